@@ -229,9 +229,9 @@ def test_runs_that_wait_are_not_looked_at_all_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the runs of one process, whose ends it announces itself."""
-    from tokenwire.relay import outbox
+    from tokenwire.relay.upkeep import rounds
 
-    monkeypatch.setattr(outbox, "PERIOD", 0.01)
+    monkeypatch.setattr(rounds, "PERIOD", 0.01)
 
     @agent
     async def asks(ctx: Any) -> str:
@@ -264,7 +264,7 @@ def test_runs_that_wait_are_not_looked_at_all_the_time(
                 scans += 1
                 return await due()
 
-            ends._look_at, ends._notes.due = counted, scanned
+            ends._look_at, ends._rounds._due = counted, scanned
             while scans < 20:
                 await module.asyncio.sleep(0.01)
             assert looks == []

@@ -17,7 +17,7 @@ from tokenwire.events.message import user
 from tokenwire.events.request import Request
 from tokenwire.relay import outbox
 from tokenwire.relay.outbox import EndedRun
-from tokenwire.relay.upkeep import notes
+from tokenwire.relay.upkeep import notes, rounds
 
 
 @agent
@@ -52,7 +52,7 @@ def asked(text: str) -> Request:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "PERIOD", 0.1)
+    monkeypatch.setattr(rounds, "PERIOD", 0.1)
 
 
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])

@@ -24,6 +24,7 @@ from tokenwire.agents.load import agents_of
 from tokenwire.errors import ConfigError
 from tokenwire.events import model as m
 from tokenwire.observe.hooks import observe
+from tokenwire.relay.upkeep import rounds
 from tokenwire.relay.upkeep.retention import Retention
 from tokenwire.relay.webhooks import deliveries
 from tokenwire.relay.webhooks.config import Webhooks
@@ -70,7 +71,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PERIOD": 0.05, "LOOK_SECONDS": 0.1, "FIRST_PAUSE": 0.05}.items():
+    monkeypatch.setattr(rounds, "PERIOD", 0.05)
+    for name, value in {"LOOK_SECONDS": 0.1, "FIRST_PAUSE": 0.05}.items():
         monkeypatch.setattr(deliveries, name, value)
     # No proxy is used, whatever the environment says.
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

@@ -35,6 +35,7 @@ from tokenwire.relay.push.deliveries import PushDeliveries
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.spending.settling import Settling
 from tokenwire.relay.upkeep.notes import MOST_SECONDS, UNMADE_SECONDS, Attempts, Notes, look_at_end
+from tokenwire.relay.upkeep.rounds import Rounds
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.webhooks.deliveries import Deliveries
 
@@ -43,8 +44,6 @@ __all__ = ["EndedRun", "OnEnd", "OnEndAlone", "Outbox", "ended_run"]
 _log = logging.getLogger("tokenwire.relay")
 
 _KIND = "on-end"
-#: Seconds between two looks at the notes that are due; an end of this process is told at once.
-PERIOD = 2.0
 #: Seconds for which one process may call before another may.
 CALL_SECONDS = 60.0
 
@@ -190,19 +189,15 @@ class _Ends:
     def __init__(self, store: Store, on_end: OnEndAlone) -> None:
         self._store, self._on_end = store, on_end
         self._notes = Notes(store, _KIND, _due)
-        self._wake = asyncio.Event()
-        self._ended: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds("ends of runs could not be told", self._look_at_all, self._notes.due)
 
     def open(self) -> None:
         """Begin to tell."""
-        self._task = asyncio.create_task(self._work(), name="outbox")
+        self._rounds.open("outbox")
 
     async def aclose(self) -> None:
         """Stop; what is not told yet is told by the next process."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._rounds.aclose()
 
     async def expect(self, run: str) -> bool:
         """Note a run that is about to be created; False when there is a note of it already."""
@@ -227,34 +222,12 @@ class _Ends:
 
     def ended(self, run: str) -> None:
         """A run of this process is over: look at it now."""
-        self._ended.add(run)
-        self._wake.set()
+        self._rounds.soon(run)
 
     async def failed(self) -> dict[str, str]:
         """Runs whose end could not be told for a day, with the last error."""
         decoded = {run: _decoded(data) for run, data in (await self._notes.all()).items()}
         return {run: note.error or "" for run, note in decoded.items() if note.is_failed}
-
-    async def _work(self) -> None:
-        next_scan = 0.0
-        while True:
-            now = time.monotonic()
-            try:
-                ended, self._ended = self._ended, set()
-                await self._look_at_all(ended)
-                if now >= next_scan:  # also while runs end all the time
-                    next_scan = now + PERIOD
-                    await self._look_at_all(await self._notes.due())
-            except LogError as error:
-                _log.warning("ends of runs could not be told: %s", error)
-            except Exception:
-                _log.exception("telling ends of runs failed; it goes on")
-            try:
-                async with asyncio.timeout(PERIOD):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
 
     async def _look_at_all(self, runs: Iterable[str]) -> None:
         left = set(runs)

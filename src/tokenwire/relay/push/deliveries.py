@@ -9,7 +9,6 @@ who may not read the task any more.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from tokenwire.errors import ConflictError, GoneError, LogError, NotFoundError, TokenwireError
+from tokenwire.errors import ConflictError, GoneError, NotFoundError, TokenwireError
 from tokenwire.events.codec import decode
 from tokenwire.events.fold import Fold
 from tokenwire.log.base import Store
@@ -26,6 +25,7 @@ from tokenwire.relay.push.notes import PushConfig, PushNote, decoded, due
 from tokenwire.relay.record import cursor_of, json_of
 from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.upkeep.notes import FIRST_PAUSE, LEAST_LOOK, MOST_SECONDS, Notes
+from tokenwire.relay.upkeep.rounds import Looks, Rounds
 from tokenwire.relay.webhooks.post import Targets, post
 from tokenwire.wire.a2a.encoder import A2AEncoder
 from tokenwire.wire.a2a.task import TERMINAL, with_cursor
@@ -33,17 +33,11 @@ from tokenwire.wire.catalogue import EVERY_WAIT
 
 __all__ = ["PushDeliveries"]
 
-_log = logging.getLogger("tokenwire.relay")
-
 _KIND = "a2a-push"
-#: Seconds between two looks at the notes that are due.
-PERIOD = 2.0
 #: Seconds for which one process may send to a receiver before another may.
 CLAIM_SECONDS = 90.0
 #: Bytes of a message; a task that is longer is sent as its last status.
 MOST_BODY = 1 << 20
-#: Runs whose receivers are told at the same time.
-AT_ONCE = 16
 _MOST_SWAPS = 20
 
 #: Whether a principal may read a run.
@@ -57,27 +51,21 @@ class PushDeliveries:
     def __init__(self, store: Store, targets: Targets, may_read: MayRead) -> None:
         self._store, self.targets, self._may_read = store, targets, may_read
         self._notes = Notes(store, _KIND, due, least_look=LEAST_LOOK)
-        self._wake = asyncio.Event()
-        self._due: set[str] = set()
-        #: Runs of which something happened while they were looked at.
-        self._again: set[str] = set()
-        self._gate = asyncio.Semaphore(AT_ONCE)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._looks = Looks("push notifications", self._notes, decoded, self._look_at, self.changed)
+        self._rounds = Rounds(
+            "push notifications could not be sent", self._looks.begin, self._notes.due
+        )
 
     # --- the outbox's side -----------------------------------------------------------------------
 
     def open(self) -> None:
         """Begin to send."""
-        self._loop = asyncio.create_task(self._work(), name="push notifications")
+        self._rounds.open("push notifications")
 
     async def aclose(self) -> None:
         """Stop; the next process sends the rest."""
-        tasks = [*self._tasks.values(), *([self._loop] if self._loop is not None else [])]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._rounds.aclose()
+        await self._looks.aclose()
 
     async def expect(self, run: str) -> bool:
         """Nothing is noted before somebody wants to hear of the run."""
@@ -146,66 +134,15 @@ class PushDeliveries:
 
     def changed(self, run: str) -> None:
         """Look at a run now."""
-        self._due.add(run)
-        self._wake.set()
+        self._rounds.soon(run)
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
-        next_scan = 0.0
-        while True:
-            now = time.monotonic()
-            try:
-                runs, self._due = self._due, set()
-                for run in runs:
-                    self._begin(run)
-                if now >= next_scan:
-                    next_scan = now + PERIOD
-                    for run in await self._notes.due():
-                        self._begin(run)
-            except LogError as error:
-                _log.warning("push notifications could not be sent: %s", error)
-            except Exception:
-                _log.exception("push notifications failed inside; the next look retries")
-            try:
-                async with asyncio.timeout(PERIOD):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-
-    def _begin(self, run: str) -> None:
-        if run in self._tasks:
-            self._again.add(run)
+    async def _look_at(self, run: str) -> None:
+        data = await self._notes.get(run)
+        if data is None:
             return
-        task = asyncio.create_task(self._look(run), name=f"push notifications of {run}")
-        self._tasks[run] = task
-        task.add_done_callback(lambda _: self._looked(run))
-
-    def _looked(self, run: str) -> None:
-        self._tasks.pop(run, None)
-        if run in self._again:
-            self._again.discard(run)
-            self.changed(run)
-
-    async def _look(self, run: str) -> None:
-        try:
-            async with self._gate:
-                data = await self._notes.get(run)
-                if data is not None:
-                    await self._look_at(run, decoded(data))
-                    data = await self._notes.get(run)
-            note = decoded(data) if data is not None else None
-            since = max(note.since, note.ends) if note is not None else 0.0
-            self._notes.looked(run, data, since)
-        except LogError as error:
-            self._notes.retry(run)
-            _log.warning("push notifications of run %s could not be sent: %s", run, error)
-        except Exception:
-            self._notes.retry(run)
-            _log.exception("push notifications of run %s failed inside", run)
-
-    async def _look_at(self, run: str, note: PushNote) -> None:
+        note = decoded(data)
         try:
             info = await self._store.describe(run)
         except (NotFoundError, GoneError):

@@ -30,6 +30,7 @@ from tokenwire.relay.spending.meter import ModelCall, read_calls
 from tokenwire.relay.spending.prices import NoPrices, OwnPrices, Prices, installed_prices
 from tokenwire.relay.spending.reserved import reserved_accounts
 from tokenwire.relay.upkeep.notes import UNMADE_SECONDS, Attempts, Notes, look_at_end
+from tokenwire.relay.upkeep.rounds import Rounds
 
 __all__ = ["BILL", "Settling", "bill_in"]
 
@@ -38,8 +39,6 @@ _log = logging.getLogger("tokenwire.relay")
 _KIND = "unsettled"
 #: The name of a run's bill among its own documents.
 BILL = "bill"
-#: Seconds between two looks at the notes that are due; an end of this process is settled at once.
-PERIOD = 2.0
 
 
 class _Note(Attempts, kw_only=True, omit_defaults=True):
@@ -60,10 +59,8 @@ class Settling:
         self._prices: Prices = NoPrices()
         self.ledger = Ledger(store)
         self._notes = Notes(store, _KIND, _due)
-        self._wake = asyncio.Event()
-        self._ended: set[str] = set()
+        self._rounds = Rounds("runs could not be settled", self._look_at_all, self._notes.due)
         self._loading: asyncio.Task[None] | None = None
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def table(self) -> str | None:
@@ -93,15 +90,14 @@ class Settling:
     def open(self) -> None:
         """Begin to settle."""
         self._loading = asyncio.create_task(self._load(), name="prices")
-        self._task = asyncio.create_task(self._work(), name="settling")
+        self._rounds.open("settling")
 
     async def aclose(self) -> None:
         """Stop; the next process settles what is left."""
-        tasks = [task for task in (self._loading, self._task) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._rounds.aclose()
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
 
     async def expect(self, run: str) -> bool:
         """Note a run that is about to be created; False when there is a note of it already."""
@@ -136,8 +132,7 @@ class Settling:
 
     def ended(self, run: str) -> None:
         """A run of this process is over: settle it now."""
-        self._ended.add(run)
-        self._wake.set()
+        self._rounds.soon(run)
 
     def waits(self, run: str, fold: Fold) -> None:
         """Nothing is settled before the end."""
@@ -159,27 +154,6 @@ class Settling:
     async def _load(self) -> None:
         prices = await installed_prices()
         self._prices = OwnPrices(self._own, prices) if self._own else prices
-
-    async def _work(self) -> None:
-        next_scan = 0.0
-        while True:
-            now = time.monotonic()
-            try:
-                ended, self._ended = self._ended, set()
-                await self._look_at_all(ended)
-                if now >= next_scan:  # also while runs end all the time
-                    next_scan = now + PERIOD
-                    await self._look_at_all(await self._notes.due())
-            except LogError as error:
-                _log.warning("runs could not be settled: %s", error)
-            except Exception:
-                _log.exception("settling runs failed; it goes on")
-            try:
-                async with asyncio.timeout(PERIOD):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
 
     async def _look_at_all(self, runs: Iterable[str]) -> None:
         """Settle those that have ended, in as few changes of the sums as can be."""

@@ -22,7 +22,6 @@ import msgspec
 from tokenwire.errors import (
     ConflictError,
     GoneError,
-    LogError,
     NotFoundError,
     TokenwireError,
 )
@@ -43,6 +42,7 @@ from tokenwire.relay.upkeep.notes import (
     Notes,
     look_at_end,
 )
+from tokenwire.relay.upkeep.rounds import Looks, Rounds
 from tokenwire.relay.webhooks.config import Rejected, Webhooks
 from tokenwire.run.expiry import EXPIRED as EXPIRED_REASON
 
@@ -51,16 +51,12 @@ __all__ = ["Deliveries"]
 _log = logging.getLogger("tokenwire.relay")
 
 _KIND = "webhook"
-#: Seconds between two looks at the notes that are due.
-PERIOD = 2.0
 #: The least seconds between two looks at a run that has not ended.
 LOOK_SECONDS = LEAST_LOOK
 #: Seconds for which one process may send before another may.
 CLAIM_SECONDS = 90.0
 #: Bytes of a body; larger ones are sent without the answer and the arguments.
 MOST_BODY = 1 << 20
-#: Runs whose messages are sent at the same time.
-AT_ONCE = 16
 _MOST_SWAPS = 20
 
 ENDED, WAITING, EXPIRED = "run.ended", "run.waiting", "approval.expired"
@@ -114,28 +110,20 @@ class Deliveries:
 
     def __init__(self, store: Store, webhooks: Webhooks) -> None:
         self._store, self._webhooks = store, webhooks
-        self._wake = asyncio.Event()
-        #: Runs of this process: those to look at now, and what is new of them.
-        self._due: set[str] = set()
+        #: What is new of runs of this process.
         self._news: dict[str, dict[str, list[str]]] = {}
-        #: Runs of which something happened while they were looked at.
-        self._again: set[str] = set()
         self._notes = Notes(store, _KIND, _due, least_look=LOOK_SECONDS)
-        self._gate = asyncio.Semaphore(AT_ONCE)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._looks = Looks("webhooks", self._notes, _decoded, self._look_at, self.ended)
+        self._rounds = Rounds("webhooks could not be sent", self._looks.begin, self._all_due)
 
     def open(self) -> None:
         """Begin to send."""
-        self._loop = asyncio.create_task(self._work(), name="webhooks")
+        self._rounds.open("webhooks")
 
     async def aclose(self) -> None:
         """Stop; the next process sends the rest."""
-        tasks = [*self._tasks.values(), *([self._loop] if self._loop is not None else [])]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._rounds.aclose()
+        await self._looks.aclose()
 
     async def expect(self, run: str) -> bool:
         """Note a run that is about to be created; False when there is a note of it already."""
@@ -152,8 +140,7 @@ class Deliveries:
 
     def ended(self, run: str) -> None:
         """A run of this process is over: look at it now."""
-        self._due.add(run)
-        self._wake.set()
+        self._rounds.soon(run)
 
     def waits(self, run: str, fold: Fold) -> None:
         """What a run of this process waits for is another now."""
@@ -191,57 +178,8 @@ class Deliveries:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
-        next_scan = 0.0
-        while True:
-            now = time.monotonic()
-            try:
-                due, self._due = self._due, set()
-                for run in due:
-                    self._begin(run)
-                if now >= next_scan:
-                    next_scan = now + PERIOD
-                    for run in [*await self._notes.due(), *self._news]:
-                        self._begin(run)
-            except LogError as error:
-                _log.warning("webhooks could not be sent: %s", error)
-            except Exception:
-                _log.exception("webhooks failed inside; the next look retries")
-            try:
-                async with asyncio.timeout(PERIOD):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-
-    def _begin(self, run: str) -> None:
-        if run in self._tasks:
-            self._again.add(run)
-            return
-        task = asyncio.create_task(self._look(run), name=f"webhooks of {run}")
-        self._tasks[run] = task
-        task.add_done_callback(lambda _: self._looked(run))
-
-    def _looked(self, run: str) -> None:
-        self._tasks.pop(run, None)
-        if run in self._again:
-            self._again.discard(run)
-            self.ended(run)
-
-    async def _look(self, run: str) -> None:
-        try:
-            async with self._gate:
-                await self._look_at(run)
-                data = await self._notes.get(run)
-            note = _decoded(data) if data is not None else None
-            since = max(note.since, note.ends) if note is not None else 0.0
-            self._notes.looked(run, data, since)
-        except LogError as error:
-            self._notes.retry(run)
-            _log.warning("webhooks of run %s could not be sent: %s", run, error)
-        except Exception:
-            self._notes.retry(run)
-            _log.exception("webhooks of run %s failed inside; the next look retries", run)
+    async def _all_due(self) -> list[str]:
+        return [*await self._notes.due(), *self._news]
 
     async def _look_at(self, run: str) -> None:
         now = time.time()
