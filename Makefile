@@ -34,9 +34,9 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# The express lane in C. Without a compiler or Python's headers all works without it; one that was
+# The express lane in C, and the reading of pages. Without a compiler or Python's headers all works without it; one that was
 # built before and fits no longer is not kept.
-$(VENV)/.speedups: $(VENV)/.installed speedups/pyproject.toml speedups/setup.py speedups/tokenwire_speedups.c
+$(VENV)/.speedups: $(VENV)/.installed speedups/pyproject.toml speedups/setup.py speedups/tokenwire_speedups.c speedups/tokenwire_pages.c
 	@rm -rf speedups/build
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./speedups >$(VENV)/speedups.log 2>&1 \
 	  || { $(BIN)/pip uninstall -q -y tokenwire-speedups >/dev/null 2>&1; \
@@ -125,7 +125,7 @@ faults: setup .venv-agents/.installed ## The fault harness, long: 1,000 kills, s
 fuzz: $(VENV)/.installed ## Coverage-guided fuzzing of every decoder (SECONDS=600)
 	$(BIN)/python tests/fuzz/fuzz_decoders.py -max_total_time=$(SECONDS) $(ARGS)
 
-fuzz-native: setup ## The express lane in C under AddressSanitizer and UBSan (SECONDS=600)
+fuzz-native: setup ## What is in C under AddressSanitizer and UBSan (SECONDS=600)
 	$(BIN)/python tests/fuzz/fuzz_native.py --seconds $(SECONDS) $(ARGS)
 
 wheel: setup ## A wheel with the page inside, in dist/

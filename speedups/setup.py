@@ -1,4 +1,4 @@
-"""The extension; all else is in pyproject.toml."""
+"""The extensions; all else is in pyproject.toml."""
 
 import sys
 
@@ -9,7 +9,8 @@ FLAGS = [] if sys.platform == "win32" else ["-O2", "-ffp-contract=off"]
 
 setup(
     ext_modules=[
-        Extension("tokenwire_speedups", ["tokenwire_speedups.c"], extra_compile_args=FLAGS)
+        Extension(name, [f"{name}.c"], extra_compile_args=FLAGS)
+        for name in ("tokenwire_speedups", "tokenwire_pages")
     ],
     py_modules=[],
 )

@@ -1,4 +1,4 @@
-"""The express lane in C under AddressSanitizer and UndefinedBehaviorSanitizer, with its tests.
+"""What is in C under AddressSanitizer and UndefinedBehaviorSanitizer, with its tests.
 
     python tests/fuzz/fuzz_native.py [--seconds SECONDS] [PYTEST_ARGUMENTS]
 
@@ -22,9 +22,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "speedups" / "tokenwire_speedups.c"
+SOURCES = [ROOT / "speedups" / f"tokenwire_{name}.c" for name in ("speedups", "pages")]
 TESTS = [f"tests/run/test_lane{name}.py" for name in ("_native", "", "_by_hand", "_dialects")]
-GENERATED = "generated or texts_of_any_kind or any_type or any_form or leaked or gaps"
+TESTS += ["tests/log/test_sqlite_pages.py", "tests/log/test_sqlite_native.py"]
+GENERATED = "any_part or damage or any_columns or any_bytes"
+GENERATED += " or generated or texts_of_any_kind or any_type or any_form or leaked or gaps"
 FLAGS = (
     "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     " -fPIC -shared -ffp-contract=off -Wall -Wextra -Wno-unused-parameter -Werror"
@@ -32,13 +34,14 @@ FLAGS = (
 
 
 def build(folder: Path) -> dict[str, str]:
-    """The environment in which Python loads the twin of ``folder``, which is built here."""
+    """The environment in which Python loads the twins of ``folder``, which are built here."""
     compiler = shutil.which("gcc")
     if compiler is None:
         raise SystemExit("this needs gcc")
-    target = folder / f"tokenwire_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
     include = f"-I{sysconfig.get_paths()['include']}"
-    subprocess.run([compiler, *FLAGS, include, str(SOURCE), "-o", str(target)], check=True)
+    for source in SOURCES:
+        target = folder / f"{source.stem}{sysconfig.get_config_var('EXT_SUFFIX')}"
+        subprocess.run([compiler, *FLAGS, include, str(source), "-o", str(target)], check=True)
     named = [compiler, "-print-file-name=libasan.so"]
     library = subprocess.run(named, check=True, capture_output=True, text=True).stdout.strip()
     return {
@@ -59,10 +62,11 @@ def main() -> None:
         folder = Path(name)
         env = build(folder)
         check = "import tokenwire_speedups as t, tokenwire.run.call.lane as l; print(t.__file__)"
-        check += "; assert l.twin.received, l.twin"
+        check += "; import tokenwire.log.sqlite.pages as p, tokenwire_pages as q; print(q.__file__)"
+        check += "; assert l.twin.received, l.twin; assert p._native is q.read"
         command = [sys.executable, "-c", check]
         loaded = subprocess.run(command, check=True, env=env, capture_output=True, text=True)
-        if Path(loaded.stdout.strip()).parent != folder:
+        if {Path(line).parent for line in loaded.stdout.split()} != {folder}:
             raise SystemExit(f"another one was loaded: {loaded.stdout}")
         until, rounds = time.monotonic() + options.seconds, 0
         while rounds == 0 or time.monotonic() < until:

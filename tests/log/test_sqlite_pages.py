@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tokenwire.errors import StoreDamagedError
 from tokenwire.log.sqlite import pages
-from tokenwire.log.sqlite.pages import Page, cut, insert, read_pages
+from tokenwire.log.sqlite.pages import Page, cut, insert
 from tokenwire.log.sqlite.schema import JOURNAL, checksum
 
 SID = 7
@@ -40,6 +40,27 @@ def stored(some: list[Page]) -> sqlite3.Connection:
         insert(connection, list(cut(sid, 1, 0, [b"another"], [checksum(b"another", sid, 1)])))
     insert(connection, list(some))
     return connection
+
+
+def read_pages(
+    connection: sqlite3.Connection, sid: int, log: str, after: int, most: int, most_bytes: int
+) -> list[bytes]:
+    """With the twin in C, where it is installed, and without."""
+    answers: list[list[bytes] | str] = []
+    error: Exception | None = None
+    for native in (pages._native, None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pages, "_native", native)
+            try:
+                answers.append(pages.read_pages(connection, sid, log, after, most, most_bytes))
+            except REFUSED as raised:
+                error = raised
+                answers.append(repr(raised))
+    assert answers[0] == answers[1]
+    if error is not None:
+        raise error
+    assert isinstance(answers[0], list)
+    return answers[0]
 
 
 def expected(records: list[bytes], after: int, most: int, most_bytes: int) -> list[bytes]:
@@ -157,5 +178,6 @@ def test_most_pages_are_checked_by_one_checksum(monkeypatch: pytest.MonkeyPatch)
     records = [b"%d" % number for number in range(300)]
     some = paged(records)
     some[2] = (*some[2][:2], some[2][2][:-4], some[2][3])
-    assert read_pages(stored(some), SID, "s", 0, 300, 1 << 20) == records
+    monkeypatch.setattr(pages, "_native", None)
+    assert pages.read_pages(stored(some), SID, "s", 0, 300, 1 << 20) == records
     assert checked == [129]

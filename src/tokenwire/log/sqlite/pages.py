@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from tokenwire.log.sqlite.native import native_reader
 from tokenwire.log.sqlite.schema import OFFSET_STEP, STREAM_STEP, damaged, seeds
 
 __all__ = [
@@ -59,6 +60,10 @@ FROM (SELECT id, entries, data FROM page
             SELECT total FROM page WHERE id > ?1 AND id <= ?3 ORDER BY id LIMIT 1)
       ORDER BY id)
 """  # noqa: S608 - a constant
+
+
+#: In C, where it is installed.
+_native = native_reader()
 
 
 def pack(numbers: array[int]) -> bytes:
@@ -166,13 +171,38 @@ def read_pages(
     together, or one. Raises `StoreDamagedError`, also where a page is missing."""
     end = place(sid, min(after + most, MOST_OFFSET))
     bounds = place(sid, after), end, place(sid, MOST_OFFSET), most_bytes
-    ids, *sizes, entries, data = connection.execute(READ, bounds).fetchone()
-    keys = list(map(int, ids.split(","))) if ids else []
-    entry_sizes, data_sizes = (list(map(int, (one or "").split(","))) for one in sizes)
+    ids, entry_sizes, data_sizes, entries, data = connection.execute(READ, bounds).fetchone()
     data = data or b""  # nothing but empty records
+    records = None
+    if _native is not None and ids:
+        records = _native(ids, entry_sizes, data_sizes, entries, data, bounds[0], most)
+    if records is None:
+        sizes = entry_sizes, data_sizes
+        records = _in_python(log, ids, sizes, entries, data, bounds[0], most)
+    if len(data) > most_bytes:
+        del records[max(1, bisect_right(list(accumulate(map(len, records))), most_bytes)) :]
+    return records
+
+
+def _in_python(
+    log: str,
+    ids: str | None,
+    sizes: Sequence[str | None],
+    entries: bytes,
+    data: bytes,
+    start: int,
+    most: int,
+) -> list[bytes]:
+    """The records of pages, up to ``most`` after the one with the key ``start``; ``ids`` and
+    ``sizes``: keys of the pages, lengths of their entries and of their records, with commas."""
+    if not ids:
+        raise damaged("record", log, (start & MOST_OFFSET) + 1)
+    keys, entry_sizes, data_sizes = (
+        list(map(int, (text or "").split(","))) for text in (ids, *sizes)
+    )
     firsts = [key - size // 8 for key, size in zip(keys, entry_sizes, strict=True)]
-    if not keys or firsts[0] > bounds[0] or firsts[1:] != keys[:-1]:
-        raise damaged("record", log, after + 1)
+    if firsts[0] > start or firsts[1:] != keys[:-1]:
+        raise damaged("record", log, (start & MOST_OFFSET) + 1)
     numbers, stream = unpack(entries), io.BytesIO(data)
     all_entries, all_data = memoryview(entries), memoryview(data)
     records: list[bytes] = []
@@ -186,15 +216,12 @@ def read_pages(
             key, all_entries[at : at + 8 * count], all_data[position : position + length]
         )
         if here[2 * count :].tolist() != [check]:
+            low, high = (max(0, one - key + count) for one in (start, start + most))
             first = (key & MOST_OFFSET) - count + 1
-            low, high = max(0, after + 1 - first), max(0, after + most + 1 - first)
             checks = here[1 : 2 * count : 2]
-            matching(log, sid, first + low, page[low:high], checks[low:high])
+            matching(log, key >> OFFSET_BITS, first + low, page[low:high], checks[low:high])
         records += page
         at += size
         position += length
-    skipped = bounds[0] - firsts[0]
-    del records[:skipped], records[most:]
-    if len(data) > most_bytes:
-        del records[max(1, bisect_right(list(accumulate(map(len, records))), most_bytes)) :]
+    del records[: start - firsts[0]], records[most:]
     return records
