@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define VERSION "0.1.0"
-/* That of log/sqlite/native.py: both are raised with every change of what a page is. */
+/* That of log/sqlite/pages.py: both are raised with every change of what a page is. */
 #define PAGES 1
 
 #define OFFSET_BITS 32

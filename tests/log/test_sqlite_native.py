@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from tokenwire import __version__
 from tokenwire.errors import StoreDamagedError
 from tokenwire.log.sqlite import pages
-from tokenwire.log.sqlite.native import PAGES, native_reader
-from tokenwire.log.sqlite.pages import _in_python, cut
+from tokenwire.log.sqlite.pages import PAGES, _in_python, cut, native_reader
 from tokenwire.log.sqlite.schema import checksum
 
 native: Any = pages._native

@@ -8,23 +8,26 @@ a damaged page is whole. Nothing is returned that neither of them covers.
 from __future__ import annotations
 
 import io
+import os
 import sqlite3
 import sys
 import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
-from tokenwire.log.sqlite.native import native_reader
+from tokenwire import __version__
 from tokenwire.log.sqlite.schema import OFFSET_STEP, STREAM_STEP, damaged, seeds
 
 __all__ = [
+    "PAGES",
     "PAGE_RECORDS",
     "Page",
     "cut",
     "insert",
     "matching",
+    "native_reader",
     "pack",
     "page_tail",
     "place",
@@ -62,7 +65,26 @@ FROM (SELECT id, entries, data FROM page
 """  # noqa: S608 - a constant
 
 
-#: In C, where it is installed.
+#: Raised with every change of what a page is, here and in the twin (`speedups/`).
+PAGES = 1
+
+#: Columns of `READ`, the key before the first record, the most records; None: see Python.
+ReadPages = Callable[[str, str, str, bytes, bytes, int, int], "list[bytes] | None"]
+
+
+def native_reader() -> ReadPages | None:
+    """What reads pages in C, unless it is not installed, of another release, or turned off. It
+    returns what the Python would, or leaves the pages to that."""
+    if os.environ.get("TOKENWIRE_SPEEDUPS", "1").strip().lower() in ("0", "false", "no", "off"):
+        return None
+    try:
+        import tokenwire_pages as module
+    except ImportError:
+        return None
+    made_for = getattr(module, "__version__", None), getattr(module, "PAGES", None)
+    return module.read if made_for == (__version__, PAGES) else None
+
+
 _native = native_reader()
 
 
