@@ -1,10 +1,12 @@
-/* The express lane's function of each token, in C: a twin of `Lane.received`, with `Lane._text_in`
-   and that part of `Lane._append` which appends by hand (src/tokenwire/run/call/lane.py).
+/* The express lane's functions of each token, in C: twins of `Lane.received`, with `Lane._text_in`
+   and `Lane._append` (src/tokenwire/run/call/lane.py), and of `Connection.data_received`, which
+   calls it (src/tokenwire/providers/http/connection.py).
 
    Always true: state, records and readers' bytes are those of the Python, whose objects hold all
-   of it; what is not as it is on the plain path (another type, a number too large, a log that does
-   not lend, a name of lane.py that was replaced) is left to the Python, before anything happened.
-   Errors are Python's, and go where the Python lets them go. The GIL is held throughout.
+   of it (a lane's numbers in a base class from here); what is not as it is on the plain path
+   (another type, a number too large, a log that lends no more, a name of lane.py that was
+   replaced) is left to the Python, before anything happened. Errors are Python's, and go where the
+   Python lets them go. The GIL is held throughout.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,20 +15,33 @@
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 1
+#define TWIN 2
+
+/* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
+   for each line by itself would be most of a token's time here. */
+#if defined(__GNUC__)
+#define AHEAD(place) __builtin_prefetch(place)
+#else
+#define AHEAD(place) ((void)(place))
+#endif
+#define LINE 64
+
+static inline void ahead(const void *place, Py_ssize_t size)
+{
+    for (Py_ssize_t at = 0; at < size; at += LINE)
+        AHEAD((const char *)place + at);
+}
 
 /* --- attributes: where `__slots__` put them -------------------------------------------------- */
 
 #define SLOTS(S)                                                                               \
-    S(Lane, _bar) S(Lane, _base) S(Lane, _bytes) S(Lane, _check) S(Lane, _end) S(Lane, _epoch) \
-    S(Lane, _head) S(Lane, _json) S(Lane, _last) S(Lane, _lines) S(Lane, _log_room)            \
-    S(Lane, _mean) S(Lane, _now) S(Lane, _quarters) S(Lane, _read) S(Lane, _room)              \
-    S(Lane, _seq) S(Lane, _start) S(Lane, _tape) S(Lane, _template) S(Lane, _texts)            \
-    S(Lane, _times) S(Lane, _usage_bound) S(Lane, _varies) S(Lane, _watch)                     \
-    S(Template, steps) S(Template, tail) S(Watch, last_event)                                  \
+    S(Lane, _bar) S(Lane, _end) S(Lane, _head) S(Lane, _json) S(Lane, _lines) S(Lane, _read)   \
+    S(Lane, _sink) S(Lane, _tape) S(Lane, _template) S(Lane, _text) S(Lane, _times)            \
+    S(Lane, _varies) S(Template, steps) S(Template, tail)                                      \
     S(Tape, bytes) S(Tape, records) S(Tape, takers) S(Tape, usage) S(Tape, writer)             \
     S(Usage, bytes) S(Usage, records) S(Reader, after) S(Reader, port)                         \
-    S(Port, fixed) S(Port, form) S(Port, is_open) S(Port, send) S(Port, wrote)
+    S(Port, fixed) S(Port, form) S(Port, is_open) S(Port, send) S(Port, wrote)                 \
+    S(Connection, diversion)
 
 enum slot {
 #define S(owner, name) owner##_##name,
@@ -85,6 +100,13 @@ static PyObject *get(PyObject *object, enum slot s)
     return *at;
 }
 
+/* The same, borrowed, and only where it is at hand: for what is not used but fetched ahead. */
+static inline PyObject *peek(PyObject *object, enum slot s)
+{
+    PyObject **at = place(object, s);
+    return at == NULL ? NULL : *at;
+}
+
 static int put(PyObject *object, enum slot s, PyObject *value)
 {
     PyObject **at = place(object, s);
@@ -95,6 +117,68 @@ static int put(PyObject *object, enum slot s, PyObject *value)
     *at = value;
     Py_XDECREF(before);
     return 0;
+}
+
+/* --- a lane's numbers: lane.py, `_Numbers` ---------------------------------------------------- */
+
+#define CHECK 16
+
+typedef struct {
+    PyObject_HEAD
+    double now, mean, start, due;
+    long long base, seq, room, bytes, quarters, epoch, last, log_room, usage_bound;
+    long long read_start, read_end, text_start, text_end;
+    long long deltas, lent;
+    char check[CHECK];
+} Numbers;
+
+#define MEMBER(name, type) {"_" #name, type, offsetof(Numbers, name), 0, NULL}
+static PyMemberDef members[] = {
+    MEMBER(now, T_DOUBLE), MEMBER(mean, T_DOUBLE), MEMBER(start, T_DOUBLE),
+    MEMBER(due, T_DOUBLE), MEMBER(base, T_LONGLONG), MEMBER(seq, T_LONGLONG),
+    MEMBER(room, T_LONGLONG), MEMBER(bytes, T_LONGLONG), MEMBER(quarters, T_LONGLONG),
+    MEMBER(epoch, T_LONGLONG), MEMBER(last, T_LONGLONG), MEMBER(log_room, T_LONGLONG),
+    MEMBER(usage_bound, T_LONGLONG), MEMBER(read_start, T_LONGLONG),
+    MEMBER(read_end, T_LONGLONG), MEMBER(text_start, T_LONGLONG),
+    MEMBER(text_end, T_LONGLONG), MEMBER(deltas, T_LONGLONG), MEMBER(lent, T_LONGLONG),
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyObject *get_check(PyObject *self, void *closure)
+{
+    return PyBytes_FromStringAndSize(((Numbers *)self)->check, CHECK);
+}
+
+static int set_check(PyObject *self, PyObject *value, void *closure)
+{
+    if (value == NULL || !PyBytes_CheckExact(value) || PyBytes_GET_SIZE(value) != CHECK) {
+        PyErr_SetString(PyExc_TypeError, "a check is 16 bytes");
+        return -1;
+    }
+    memcpy(((Numbers *)self)->check, PyBytes_AS_STRING(value), CHECK);
+    return 0;
+}
+
+static PyGetSetDef check_member[] = {
+    {"_check", get_check, set_check, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyTypeObject Numbers_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "tokenwire_speedups.Numbers",
+    .tp_doc = "The numbers of a lane.",
+    .tp_basicsize = sizeof(Numbers),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_members = members,
+    .tp_getset = check_member,
+};
+
+/* No sum of two of them overflows. */
+static inline int is_small(long long value)
+{
+    return value <= 1LL << 62 && value >= -(1LL << 62);
 }
 
 /* --- what one call holds --------------------------------------------------------------------- */
@@ -138,16 +222,6 @@ static int put_number(PyObject *object, enum slot s, int64_t value)
     return failed;
 }
 
-static int real(PyObject *object, enum slot s, double *value)
-{
-    PyObject *found = get(object, s);
-    int is_float = found != NULL && PyFloat_CheckExact(found);
-    if (is_float)
-        *value = PyFloat_AS_DOUBLE(found);
-    Py_XDECREF(found);
-    return is_float ? 0 : -1;
-}
-
 typedef struct {
     const char *data;
     Py_ssize_t size;
@@ -172,10 +246,12 @@ static int has_at(const char *data, Py_ssize_t size, Py_ssize_t at, Bytes part)
 
 static PyObject *names;                        /* the globals of lane.py */
 static PyObject *py_received, *seal;           /* `Lane.received` in Python; `_seal` */
-static PyObject *str_time, *str_monotonic, *str_fast, *str_seal;
+static PyObject *str_time, *str_monotonic, *str_fast, *str_seal, *str_ready, *str_give;
 static PyObject *str_append, *str_make_up, *str_borrow, *str_fail;
+static PyObject *str_received, *str_end_diversion, *str_parse;
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
-static int64_t most_bytes, most_deltas;
+static int64_t most_bytes, most_outstanding;
+static double most_seconds;
 
 /* --- text ------------------------------------------------------------------------------------ */
 
@@ -349,13 +425,12 @@ static Py_ssize_t fill(char *out, Py_ssize_t room, Bytes form, const Gap *gaps, 
 
 /* --- a token ---------------------------------------------------------------------------------- */
 
-#define CHECK 16
 #define MOST_RECORD (8 << 10)
 
 /* What is known of a read that fits. */
 typedef struct {
-    PyObject *text, *now;
-    double mean;
+    Bytes text;
+    double now, mean;
     int64_t size, t, quarters;
 } Token;
 
@@ -401,27 +476,66 @@ static int text_in(Held *held, PyObject *lane, PyObject *data, Py_ssize_t start,
     int fits = span_in(held, lane, data, start, end, span);
     if (fits != 1)
         return fits;
-    PyObject *read = hold(held, Py_BuildValue("On(nn)n", data, start, span[0], span[1], end));
-    return read == NULL || put(lane, Lane__read, read) ? -1 : 1;
+    Numbers *numbers = (Numbers *)lane;
+    if (put(lane, Lane__read, data))
+        return -1;
+    numbers->read_start = start, numbers->read_end = end;
+    numbers->text_start = span[0], numbers->text_end = span[1];
+    return 1;
+}
+
+/* What `fits` and `append` look at, in steps: what the ones before looked at leads to the next. */
+static inline void fetch_lane(PyObject *lane)
+{
+    const enum slot objects[] = {Lane__head, Lane__end, Lane__json, Lane__text, Lane__times};
+    for (size_t i = 0; i < sizeof objects / sizeof *objects; i++) {
+        PyObject *object = peek(lane, objects[i]);
+        if (object != NULL)
+            ahead(object, i == 0 ? 6 * LINE : 2 * LINE);
+    }
+    PyObject *tape = peek(lane, Lane__tape);
+    if (tape != NULL)
+        ahead(tape, 2 * LINE);
+}
+
+static inline void fetch_array(PyObject *array)
+{
+    if (array != NULL && PyByteArray_CheckExact(array))
+        AHEAD(PyByteArray_AS_STRING(array) + PyByteArray_GET_SIZE(array));
+}
+
+static inline void fetch_tape(PyObject *lane)
+{
+    PyObject *tape = peek(lane, Lane__tape);
+    fetch_array(peek(lane, Lane__text));
+    fetch_array(peek(lane, Lane__times));
+    if (tape == NULL || tape == Py_None)
+        return;
+    const enum slot objects[] = {Tape_records, Tape_takers, Tape_bytes};
+    for (size_t i = 0; i < sizeof objects / sizeof *objects; i++) {
+        PyObject *object = peek(tape, objects[i]);
+        if (object != NULL)
+            AHEAD(object);
+    }
 }
 
 /* The first half of `Lane.received`: 1 for a read that fits, 0 for one that does not, -1 where that
    is left to the Python. */
 static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
 {
+    const Numbers *numbers = (const Numbers *)lane;
     PyObject *clock = PyDict_GetItemWithError(names, str_time);
     PyObject *fast = PyDict_GetItemWithError(names, str_fast);
     if (clock == NULL || fast == NULL || !PyFloat_CheckExact(fast) || !PyBytes_CheckExact(data))
         return -1;
-    double fast_gap = PyFloat_AS_DOUBLE(fast), last, start_time;
-    int64_t room, taken, base;
-    clock = hold(held, PyObject_GetAttr(clock, str_monotonic));
-    token->now = clock == NULL ? NULL : hold(held, PyObject_CallNoArgs(clock));
-    if (token->now == NULL || !PyFloat_CheckExact(token->now)
-        || real(lane, Lane__now, &last) || real(lane, Lane__mean, &token->mean))
+    PyObject *method = hold(held, PyObject_GetAttr(clock, str_monotonic));
+    PyObject *now = method == NULL ? NULL : hold(held, PyObject_CallNoArgs(method));
+    if (now == NULL || !PyFloat_CheckExact(now))
         return -1;
-    double now = PyFloat_AS_DOUBLE(token->now), gap = now - last;
-    token->mean += (gap - token->mean) * (gap > token->mean ? 0.5 : 0.2);
+    token->now = PyFloat_AS_DOUBLE(now);
+    fetch_lane(lane);
+    double gap = token->now - numbers->now, mean = numbers->mean;
+    token->mean = mean + (gap - mean) * (gap > mean ? 0.5 : 0.2);
 
     const char *raw = PyBytes_AS_STRING(data);
     Py_ssize_t length = PyBytes_GET_SIZE(data), span[2] = {0, 0};
@@ -454,27 +568,27 @@ static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
             return 0;
         span[0] = start + head.size, span[1] = length - end.size;
     }
+    fetch_tape(lane);
     Py_ssize_t size = span[1] - span[0];
     const char *text = raw + span[0];
     int is_ascii;
     Bytes bar;
-    if (real(lane, Lane__start, &start_time) || number(lane, Lane__base, &base)
-        || number(lane, Lane__room, &room) || number(lane, Lane__bytes, &taken)
-        || number(lane, Lane__quarters, &token->quarters) || bytes(held, lane, Lane__bar, &bar))
+    double milliseconds = (token->now - numbers->start) * 1000;
+    if (bytes(held, lane, Lane__bar, &bar) || !(milliseconds > -1e15 && milliseconds < 1e15)
+        || !is_small(numbers->base) || !is_small(numbers->room) || !is_small(numbers->bytes)
+        || !is_small(numbers->quarters))
         return -1;
-    double milliseconds = (now - start_time) * 1000;
-    if (!(milliseconds > -1e15 && milliseconds < 1e15))
-        return -1;
-    token->t = base + (int64_t)milliseconds;
-    if (size <= 0 || token->size > room - taken || token->mean < fast_gap || token->t <= 0
-        || string_end(text, 0, size, &is_ascii) != size || has_at(text, size, 0, bar)
-        || !(is_ascii || is_text(text, size)))
+    token->t = numbers->base + (int64_t)milliseconds;
+    if (size <= 0 || token->size > numbers->room - numbers->bytes || token->mean < PyFloat_AS_DOUBLE(fast)
+        || token->t <= 0 || string_end(text, 0, size, &is_ascii) != size
+        || has_at(text, size, 0, bar) || !(is_ascii || is_text(text, size)))
         return 0;
-    token->quarters -= is_ascii ? size : (int64_t)size * 2;
+    /* A character that is no ASCII has two bytes at least, and is a token at most. */
+    token->quarters = numbers->quarters - (is_ascii ? size : size * 2);
     if (token->quarters < 0)
         return 0;
-    token->text = hold(held, PyBytes_FromStringAndSize(text, size));
-    return token->text == NULL ? -1 : 1;
+    token->text = (Bytes){text, size};
+    return 1;
 }
 
 /* The chunk of a port whose form is not the usual one. */
@@ -629,83 +743,140 @@ static int are_takers(PyObject *takers)
     return 1;
 }
 
-/* `Lane._append` for a log that is appended to by hand: 1 when it is done, 0 where it is left to
-   the Python, and -1 with an error on the way. */
-static int append(Held *held, PyObject *lane, const Token *token)
+/* More room at the end of a bytearray, for bytes to put there; NULL with an error. */
+static char *grown(PyObject *array, Py_ssize_t size)
 {
-    int64_t seq, epoch, last, log_room, bound, taken, writer, tape_bytes, used, used_records;
-    PyObject *tape = hold(held, get(lane, Lane__tape));
-    if (tape == NULL || tape == Py_None || PyDict_GetItemWithError(names, str_seal) != seal)
+    Py_ssize_t before = PyByteArray_GET_SIZE(array);
+    return PyByteArray_Resize(array, before + size) ? NULL : PyByteArray_AS_STRING(array) + before;
+}
+
+/* What a token adds to what is outstanding. */
+static int take_over(Numbers *numbers, PyObject *text, PyObject *times, const Token *token)
+{
+    if (PyByteArray_GET_SIZE(times) == 0)
+        numbers->due = token->now + most_seconds;
+    char *place = grown(text, token->text.size);
+    if (place == NULL)
+        return -1;
+    memcpy(place, token->text.data, token->text.size);
+    if ((place = grown(times, sizeof token->now)) == NULL)
+        return -1;
+    memcpy(place, &token->now, sizeof token->now);
+    numbers->bytes += token->size;
+    numbers->quarters = token->quarters;
+    numbers->mean = token->mean, numbers->now = token->now;
+    return 0;
+}
+
+/* The JSON of a token's record; its size, or -1. */
+static Py_ssize_t json_of(char *out, Py_ssize_t room, Bytes form, const Token *token, int64_t seq)
+{
+    Gap gaps[] = {
+        {'b', token->text, 0}, {'d', {NULL, 0}, seq}, {'d', {NULL, 0}, token->t}
+    };
+    return fill(out, room, form, gaps, 3);
+}
+
+/* Call a method without arguments; -1 with an error. */
+static int call(PyObject *object, PyObject *name)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(object, name);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* `Lane._append` for a sink that takes JSON: as `append`. `answer` is what `Lane._give` returns. */
+static int give(Held *held, PyObject *lane, PyObject *text, PyObject *times, Bytes form,
+                const Token *token, PyObject **answer)
+{
+    Numbers *numbers = (Numbers *)lane;
+    char out[MOST_RECORD];
+    PyObject *sink = hold(held, get(lane, Lane__sink));
+    PyObject *ready = sink == NULL ? NULL : hold(held, PyObject_GetAttr(sink, str_ready));
+    Py_ssize_t size = json_of(out, sizeof out, form, token, numbers->seq + 1);
+    if (ready != Py_True || size < 0)
         return 0;
+    PyObject *json = hold(held, PyBytes_FromStringAndSize(out, size));
+    if (json == NULL || take_over(numbers, text, times, token))
+        return -1;
+    numbers->seq++;
+    *answer = PyObject_CallMethodOneArg(lane, str_give, json);
+    return *answer == NULL ? -1 : 1;
+}
+
+/* `Lane._append`: 1 when it is done, 0 where it is left to the Python, and -1 with an error on the
+   way. By hand it calls nothing but what readers are written to with. */
+static int append(Held *held, PyObject *lane, const Token *token, PyObject **answer)
+{
+    Numbers *numbers = (Numbers *)lane;
+    int64_t writer, tape_bytes, used, used_records;
+    PyObject *tape = hold(held, get(lane, Lane__tape));
+    PyObject *text = hold(held, get(lane, Lane__text));
+    PyObject *times = hold(held, get(lane, Lane__times));
+    Bytes form;
+    if (!tape || !text || !times || !PyByteArray_CheckExact(text)
+        || !PyByteArray_CheckExact(times) || bytes(held, lane, Lane__json, &form)
+        || !is_small(numbers->seq) || PyDict_GetItemWithError(names, str_seal) != seal)
+        return 0;
+    if (tape == Py_None)
+        return give(held, lane, text, times, form, token, answer);
     PyObject *takers = hold(held, get(tape, Tape_takers));
     PyObject *records = hold(held, get(tape, Tape_records));
     PyObject *usage = hold(held, get(tape, Tape_usage));
-    PyObject *texts = hold(held, get(lane, Lane__texts));
-    PyObject *times = hold(held, get(lane, Lane__times));
-    PyObject *watch = hold(held, get(lane, Lane__watch));
-    Bytes form, check;
-    if (!takers || !records || !usage || !texts || !times || !watch || !are_takers(takers)
-        || !PyList_CheckExact(records) || !PyList_CheckExact(texts) || !PyList_CheckExact(times)
-        || number(lane, Lane__seq, &seq) || number(lane, Lane__epoch, &epoch)
-        || number(lane, Lane__last, &last) || number(lane, Lane__log_room, &log_room)
-        || number(lane, Lane__usage_bound, &bound) || number(lane, Lane__bytes, &taken)
+    if (!takers || !records || !usage || !are_takers(takers) || !PyList_CheckExact(records)
         || number(tape, Tape_writer, &writer) || number(tape, Tape_bytes, &tape_bytes)
-        || number(usage, Usage_bytes, &used) || number(usage, Usage_records, &used_records)
-        || bytes(held, lane, Lane__json, &form) || bytes(held, lane, Lane__check, &check))
+        || number(usage, Usage_bytes, &used) || number(usage, Usage_records, &used_records))
         return 0;
-    if (writer != epoch || PyList_GET_SIZE(records) != seq || log_room < 0 || seq + 1 > last
-        || used > bound || check.size != CHECK)
+    int64_t seq = numbers->seq + 1;
+    if (writer != numbers->epoch || PyList_GET_SIZE(records) != seq - 1 || numbers->log_room < 0
+        || !is_small(numbers->log_room) || seq > numbers->last || used > numbers->usage_bound)
         return 0;
-    seq++;
+
+    AHEAD(((PyListObject *)records)->ob_item + seq - 1);
+    PyObject *first = PyTuple_GET_SIZE(takers) ? PyTuple_GET_ITEM(takers, 0) : NULL;
 
     /* The check before, or that of this record, and its JSON. */
     char out[MOST_RECORD];
-    Gap gaps[] = {
-        {'b', {PyBytes_AS_STRING(token->text), PyBytes_GET_SIZE(token->text)}, 0},
-        {'d', {NULL, 0}, seq},
-        {'d', {NULL, 0}, token->t},
-    };
-    Py_ssize_t size = fill(out + CHECK, sizeof out - CHECK, form, gaps, 3);
+    Py_ssize_t size = json_of(out + CHECK, sizeof out - CHECK, form, token, seq);
     if (size < 0)
         return 0;
+    PyObject *reader = first == NULL ? NULL : PyTuple_GET_ITEM(first, 2);
+    if (reader != NULL)
+        ahead(reader, 2 * LINE);
     size += CHECK;
-    memcpy(out, check.data, CHECK);
+    memcpy(out, numbers->check, CHECK);
     check_of((unsigned char *)out, size, out);
+    PyObject *port = reader == NULL || reader == Py_None ? NULL : peek(reader, Reader_port);
+    if (port != NULL)
+        ahead(port, 2 * LINE);
     PyObject *record = hold(held, PyBytes_FromStringAndSize(out, size));
-    PyObject *new_check = hold(held, PyBytes_FromStringAndSize(out, CHECK));
-    PyObject *mean = hold(held, PyFloat_FromDouble(token->mean));
-    if (record == NULL || new_check == NULL || mean == NULL)
+    if (record == NULL)
         return 0;
-
-    if (put(lane, Lane__check, new_check) || put_number(lane, Lane__seq, seq)
-        || put_number(lane, Lane__quarters, token->quarters) || put(lane, Lane__mean, mean)
-        || put(lane, Lane__now, token->now) || put(watch, Watch_last_event, token->now)
-        || PyList_Append(texts, token->text) || PyList_Append(times, token->now)
-        || put_number(lane, Lane__bytes, taken + token->size) || PyList_Append(records, record)
+    if (take_over(numbers, text, times, token) || PyList_Append(records, record)
         || put_number(tape, Tape_bytes, tape_bytes + size)
         || put_number(usage, Usage_bytes, used + size)
-        || put_number(usage, Usage_records, used_records + 1)
-        || put_number(lane, Lane__log_room, log_room - size) || offer(takers, seq, record))
+        || put_number(usage, Usage_records, used_records + 1))
         return -1;
-
-    PyObject *now_texts = hold(held, get(lane, Lane__texts));
-    Py_ssize_t count = now_texts == NULL ? -1 : PyObject_Size(now_texts);
-    if (count < 0)
+    PyObject *send = port == NULL || port == Py_None ? NULL : peek(port, Port_send);
+    if (send != NULL)
+        AHEAD(send);
+    memcpy(numbers->check, out, CHECK);
+    numbers->seq = seq, numbers->log_room -= size;
+    if (offer(takers, seq, record))
         return -1;
-    if (count >= most_deltas) {
-        if (!hold(held, PyObject_CallMethodNoArgs(lane, str_make_up))
-            || !hold(held, PyObject_CallMethodNoArgs(lane, str_borrow)))
-            return -1;
-    }
+    if ((token->now >= numbers->due || numbers->bytes >= most_outstanding)
+        && (call(lane, str_make_up) || call(lane, str_borrow)))
+        return -1;
+    *answer = Py_NewRef(Py_True);
     return 1;
 }
 
 /* `Lane._append` in Python. */
 static PyObject *append_in_python(PyObject *lane, const Token *token)
 {
-    PyObject *arguments = Py_BuildValue("OLLOdL", token->text, (long long)token->size,
-                                        (long long)token->t, token->now, token->mean,
-                                        (long long)token->quarters);
+    PyObject *arguments = Py_BuildValue("y#LLddL", token->text.data, token->text.size,
+                                        (long long)token->size, (long long)token->t, token->now,
+                                        token->mean, (long long)token->quarters);
     PyObject *method = arguments == NULL ? NULL : PyObject_GetAttr(lane, str_append);
     PyObject *done = method == NULL ? NULL : PyObject_CallObject(method, arguments);
     Py_XDECREF(arguments), Py_XDECREF(method);
@@ -724,17 +895,35 @@ static PyObject *received(PyObject *lane, PyObject *data)
         answer = PyObject_CallFunctionObjArgs(py_received, lane, data, NULL);
     } else if (found == 0) {
         answer = Py_NewRef(Py_False);
-    } else {
-        int done = append(&held, lane, &token);
-        if (done > 0)
-            answer = Py_NewRef(Py_True);
-        else if (done == 0) {
-            PyErr_Clear();
-            answer = append_in_python(lane, &token);
-        }
+    } else if (append(&held, lane, &token, &answer) == 0) {
+        PyErr_Clear();
+        answer = append_in_python(lane, &token);
     }
     let_go(&held);
     return answer;
+}
+
+/* `Connection.data_received`. */
+static PyObject *data_received(PyObject *connection, PyObject *data)
+{
+    PyObject *diversion = get(connection, Connection_diversion), *done;
+    if (diversion == NULL)
+        return NULL;
+    if (diversion != Py_None) {
+        ahead(diversion, 6 * LINE);
+        done = PyObject_CallMethodOneArg(diversion, str_received, data);
+        Py_DECREF(diversion);
+        int is_taken = done == NULL ? -1 : PyObject_IsTrue(done);
+        Py_XDECREF(done);
+        if (is_taken)
+            return is_taken < 0 ? NULL : Py_NewRef(Py_None);
+        if (call(connection, str_end_diversion))
+            return NULL;
+    } else
+        Py_DECREF(diversion);
+    done = PyObject_CallMethodOneArg(connection, str_parse, data);
+    Py_XDECREF(done);
+    return done == NULL ? NULL : Py_NewRef(Py_None);
 }
 
 /* --- the module -------------------------------------------------------------------------------- */
@@ -742,6 +931,9 @@ static PyObject *received(PyObject *lane, PyObject *data)
 static PyMethodDef received_method = {
     "received", received, METH_O,
     "Take a read whole; False, and nothing has happened, for one that does not fit."
+};
+static PyMethodDef data_received_method = {
+    "data_received", data_received, METH_O, "A read of the socket."
 };
 
 static int find_slot(enum slot s, PyObject *classes)
@@ -770,7 +962,7 @@ static int find_slot(enum slot s, PyObject *classes)
 
 static PyObject *bind(PyObject *module, PyObject *arguments)
 {
-    PyObject *lane_names, *classes, *matches[5], *lane;
+    PyObject *lane_names, *classes, *matches[5], *lane, *connection;
     if (!PyArg_ParseTuple(arguments, "O!O!(OOOOO)", &PyDict_Type, &lane_names, &PyDict_Type,
                           &classes, matches, matches + 1, matches + 2, matches + 3, matches + 4))
         return NULL;
@@ -778,19 +970,23 @@ static PyObject *bind(PyObject *module, PyObject *arguments)
         if (find_slot(s, classes))
             return NULL;
     lane = PyDict_GetItemString(classes, "Lane");
+    connection = PyDict_GetItemString(classes, "Connection");
     PyObject *in_python = PyObject_GetAttrString(lane, "received");
     PyObject *now_seal = PyDict_GetItemString(lane_names, "_seal");
     PyObject *bytes_bound = PyDict_GetItemString(lane_names, "_MOST_BYTES");
-    PyObject *deltas_bound = PyDict_GetItemString(lane_names, "_MOST_DELTAS");
+    PyObject *sum_bound = PyDict_GetItemString(lane_names, "_MOST_OUTSTANDING");
+    PyObject *seconds_bound = PyDict_GetItemString(lane_names, "_MOST_SECONDS");
     if (in_python == NULL || !PyFunction_Check(in_python) || !now_seal || !bytes_bound
-        || !deltas_bound) {
+        || !sum_bound || !seconds_bound
+        || !PyType_IsSubtype((PyTypeObject *)lane, &Numbers_type)) {
         Py_XDECREF(in_python);
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_TypeError, "this is another lane");
         return NULL;
     }
     most_bytes = PyLong_AsLongLong(bytes_bound);
-    most_deltas = PyLong_AsLongLong(deltas_bound);
+    most_outstanding = PyLong_AsLongLong(sum_bound);
+    most_seconds = PyFloat_AsDouble(seconds_bound);
     Py_XSETREF(py_received, in_python);
     Py_XSETREF(names, Py_NewRef(lane_names));
     Py_XSETREF(seal, Py_NewRef(now_seal));
@@ -799,13 +995,18 @@ static PyObject *bind(PyObject *module, PyObject *arguments)
     Py_XSETREF(match_count, Py_NewRef(matches[2]));
     Py_XSETREF(match_word, Py_NewRef(matches[3]));
     Py_XSETREF(match_blanks, Py_NewRef(matches[4]));
-    return PyErr_Occurred() ? NULL : PyDescr_NewMethod((PyTypeObject *)lane, &received_method);
+    if (PyErr_Occurred())
+        return NULL;
+    return Py_BuildValue(
+        "NN", PyDescr_NewMethod((PyTypeObject *)lane, &received_method),
+        PyDescr_NewMethod((PyTypeObject *)connection, &data_received_method));
 }
 
 static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS,
-     "bind(names, classes, matches): the method in place of `Lane.received`, for the globals of\n"
-     "lane.py, the classes by name that it touches, and what matches the gaps of a template."},
+     "bind(names, classes, matches): the methods in place of `Lane.received` and of\n"
+     "`Connection.data_received`, for the globals of lane.py, the classes by name that they touch,\n"
+     "and what matches the gaps of a template."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -822,13 +1023,17 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
     } words[] = {
         {&str_time, "time"}, {&str_monotonic, "monotonic"}, {&str_fast, "FAST"},
         {&str_seal, "_seal"}, {&str_append, "_append"}, {&str_make_up, "make_up"},
-        {&str_borrow, "_borrow"}, {&str_fail, "fail"},
+        {&str_borrow, "_borrow"}, {&str_fail, "fail"}, {&str_ready, "ready"}, {&str_give, "_give"},
+        {&str_received, "received"}, {&str_end_diversion, "end_diversion"}, {&str_parse, "parse"},
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if ((*words[i].at = PyUnicode_InternFromString(words[i].text)) == NULL)
             return NULL;
+    if (PyType_Ready(&Numbers_type))
+        return NULL;
     PyObject *module = PyModule_Create(&module_def);
     if (module != NULL && (PyModule_AddStringConstant(module, "__version__", VERSION)
+                           || PyModule_AddObjectRef(module, "Numbers", (PyObject *)&Numbers_type)
                            || PyModule_AddIntConstant(module, "TWIN", TWIN)))
         Py_CLEAR(module);
     return module;

@@ -19,9 +19,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-__all__ = ["NO", "SETTLE", "YES", "Loan", "Port", "Reader", "Taken", "Tape", "Usage"]
+__all__ = ["NO", "SETTLE", "YES", "Diversion", "Loan", "Port", "Reader", "Taken", "Tape", "Usage"]
 
 
 class Taken(IntEnum):
@@ -39,6 +39,18 @@ class Taken(IntEnum):
 NO: Final = Taken.NO
 YES: Final = Taken.YES
 SETTLE: Final = Taken.SETTLE
+
+
+class Diversion(Protocol):
+    """Who may take what the socket brings before it is parsed (`run.call.lane`)."""
+
+    def received(self, data: bytes) -> bool:
+        """Take a read whole; False, and nothing has happened, when it must be parsed."""
+        ...
+
+    def leave(self) -> None:
+        """Nothing more comes here. Raises nothing."""
+        ...
 
 
 # What `run.call.lane` touches at every token: plain objects that each layer keeps up to date, so

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenwire.errors import InputError
+from tokenwire.providers.clocks import CLOCKS
+from tokenwire.run.call import sweep
 from tokenwire.run.call.deadlines import Deadlines, Watch
+from tokenwire.run.call.sweep import Sweeper
 
 LIMITS = Deadlines(connect=5, first_event=60, idle=30, keep_alive=200, total=600)
 
@@ -92,6 +98,88 @@ def test_overdue_exactly_when_due(gaps, start):
         watch.last_event = now
     assert watch.overdue(watch.due() - 0.001) is None
     assert watch.overdue(watch.due()) is not None
+
+
+MOVES = st.tuples(st.sampled_from(["accept", "event", "life", "progress"]), st.floats(0, 250))
+
+
+class Bytes:
+    """Who takes what arrives past the reader."""
+
+    last_event = 0.0
+
+
+@given(
+    st.lists(MOVES, max_size=20),
+    st.builds(
+        lambda clocks: Deadlines(**dict(zip(CLOCKS, clocks, strict=True))),
+        st.tuples(*[st.floats(1, 300)] * len(CLOCKS)),
+    ),
+)
+def test_no_clock_expires_before_the_earliest_time(moves, limits):
+    watch, now, progress, looks = Watch(limits, 0.0), 0.0, Bytes(), []
+    for kind, gap in moves:
+        now += gap
+        if watch.overdue(now):
+            assert all(look <= now for look in looks)
+            return
+        looks.append(watch.earliest(now))
+        if kind == "accept":
+            watch.accept(now)
+        elif kind == "life":
+            watch.last_life = now
+        elif kind == "event":
+            watch.last_event, watch.progress = now, None
+        else:
+            progress.last_event, watch.progress = now, progress
+        assert watch.due() >= max(looks)
+
+
+def test_progress_is_what_counts_while_there_is_some():
+    watch = Watch(LIMITS, 0.0)
+    watch.last_event, watch.progress = 10.0, Bytes()
+    watch.progress.last_event = 35.0
+    assert watch.overdue(64.9) is None
+    assert watch.overdue(65.0).which == "idle"
+    watch.progress = None
+    assert watch.overdue(40.0).which == "idle"
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.errors = []
+
+    def abort(self, error):
+        self.errors.append(error.which)
+
+
+def test_the_sweeper_looks_when_a_clock_may_expire(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    async def main() -> None:
+        sweeper, streams = Sweeper(1e9), [Stream(), Stream(), Stream(), Stream()]
+        watches = [Watch(LIMITS, 0.0) for _ in streams]
+        for stream, watch in zip(streams, watches, strict=True):
+            watch.accept(0.0)
+            sweeper.add(stream, watch)
+        for tick in range(1, 1000):
+            clock.now = tick / 2
+            watches[0].last_event = min(100.0, clock.now)
+            if clock.now == 20.0:
+                watches[1].end_by(22.0)
+                sweeper.add(streams[1], watches[1])
+                sweeper.discard(streams[2])
+            sweeper._sweep()
+            found = [stream.errors for stream in streams]
+            assert found[0] == (["idle"] if clock.now >= 130 else [])
+            assert found[1] == (["end"] if clock.now >= 22 else [])
+            assert found[2] == []
+            assert found[3] == (["keep_alive"] if clock.now >= 200 else [])
+        assert not sweeper._watched
+        assert not sweeper._looks
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("name", ["connect", "first_event", "idle", "keep_alive", "total"])

@@ -28,7 +28,7 @@ from tokenwire.providers.base import Target
 from tokenwire.providers.http.connection import Connection, Route
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.runs import Runs
-from tokenwire.run.call.lane import Lane, received_in_python, switch, twin
+from tokenwire.run.call.lane import Lane, _Numbers, received_in_python, switch, twin
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.loop import Loop
 from tokenwire.server.edge.connections import Connections
@@ -278,17 +278,15 @@ async def _forever() -> Any:
 
 #: What changes in a lane from read to read, as it stands.
 _PLAIN = (
-    "_base", "_bytes", "_check", "_deltas", "_epoch", "_last", "_log_room", "_mean", "_misses",
-    "_now", "_quarters", "_room", "_seq", "_start", "_usage_bound", "_varies",
+    *_Numbers.__slots__, "_misses", "_read", "_text", "_times", "_varies",
 )  # fmt: skip
 
 
 def state_of(lane: Lane) -> str:
     """All that a read can change."""
     state: list[Any] = [getattr(lane, name, None) for name in _PLAIN]
-    texts, times, tape = lane._texts, lane._times, lane._tape
-    state += [len(texts), texts[-1:], len(times), times[-1:], getattr(lane, "_read", None)]
-    state += [lane._pacer.state(), lane._watch and lane._watch.last_event]
+    tape = lane._tape
+    state += [lane._pacer.state(), lane._watch and lane._watch._last_event()]
     if tape is not None:
         usage = tape.usage
         state += [len(tape.records), tape.records[-1:], tape.bytes, usage.bytes, usage.records]

@@ -18,9 +18,8 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from tokenwire.errors import DeadlineError, NetworkError, ProtocolError, ProviderError
-from tokenwire.express import Taken
+from tokenwire.express import Diversion, Taken
 from tokenwire.providers.base import Call
-from tokenwire.providers.http.connection import Diversion
 from tokenwire.providers.http.pool import Pool
 from tokenwire.providers.http.proxy import Proxies
 

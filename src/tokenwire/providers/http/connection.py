@@ -21,11 +21,11 @@ from typing import NamedTuple, Protocol
 import httptools
 
 from tokenwire.errors import NetworkError, ProtocolError, ProviderError
-from tokenwire.express import YES, Taken
+from tokenwire.express import YES, Diversion, Taken
 from tokenwire.providers.http.heads import MOST_HEAD_BYTES, HeadReader
 from tokenwire.providers.http.proxy import Proxy
 
-__all__ = ["Connection", "Diversion", "Keeper", "Response", "Route"]
+__all__ = ["Connection", "Keeper", "Response", "Route"]
 
 #: Unread body at which the socket is no longer read, and at which it is read again.
 HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
@@ -54,18 +54,6 @@ class Keeper(Protocol):
 
     def forget(self, route: Route, connection: Connection) -> None:
         """It is closed."""
-        ...
-
-
-class Diversion(Protocol):
-    """Who may take what the socket brings before it is parsed (see `run.call.lane`)."""
-
-    def received(self, data: bytes) -> bool:
-        """Take a read whole; False, and nothing has happened, when it must be parsed."""
-        ...
-
-    def leave(self) -> None:
-        """Nothing more comes here. Raises nothing."""
         ...
 
 
@@ -331,6 +319,10 @@ class Connection(asyncio.Protocol):
             if diversion.received(data):
                 return
             self.end_diversion()
+        self.parse(data)
+
+    def parse(self, data: bytes) -> None:
+        """A read that nobody else took."""
         parser, response = self._parser, self._response
         if parser is None or response is None:
             self.abort()  # bytes without a request

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
 from tokenwire.errors import DeadlineError, InputError
 from tokenwire.providers.clocks import CLOCKS
 
-__all__ = ["Deadlines", "Watch"]
+__all__ = ["Deadlines", "Progress", "Watch"]
 
 
 class Deadlines(msgspec.Struct, kw_only=True, frozen=True):
@@ -52,10 +53,19 @@ _WORDS = {
 }
 
 
+class Progress(Protocol):
+    """Who knows by himself when the last semantic event arrived."""
+
+    @property
+    def last_event(self) -> float:
+        """That time."""
+        ...
+
+
 class Watch:
     """The clocks of one call."""
 
-    __slots__ = ("_accepted", "_end", "_start", "deadlines", "last_event", "last_life")
+    __slots__ = ("_accepted", "_end", "_start", "deadlines", "last_event", "last_life", "progress")
 
     def __init__(self, deadlines: Deadlines, now: float) -> None:
         self.deadlines = deadlines
@@ -66,6 +76,8 @@ class Watch:
         self.last_event: float | None = None
         #: Time of the last keep-alive; set by the reader.
         self.last_life = now
+        #: Who has a later `last_event`, as long as there is one.
+        self.progress: Progress | None = None
 
     def accept(self, now: float) -> None:
         """The head of a successful response arrived."""
@@ -78,7 +90,7 @@ class Watch:
 
     def due(self) -> float:
         """The time at which the first clock expires."""
-        d, last = self.deadlines, self.last_event
+        d, last = self.deadlines, self._last_event()
         if last is not None:
             life = max(last, self.last_life)
             moment = min(life + d.idle, last + d.keep_alive)
@@ -87,6 +99,14 @@ class Watch:
         else:
             moment = self._start + d.first_event
         return min(moment, self._start + d.total, self._end)
+
+    def _last_event(self) -> float | None:
+        return self.last_event if self.progress is None else self.progress.last_event
+
+    def earliest(self, now: float) -> float:
+        """The time before which no clock can expire, whatever arrives from ``now`` on; `end_by`
+        alone brings it forward."""
+        return min(self.due(), now + min(self.deadlines.idle, self.deadlines.keep_alive))
 
     def overdue(self, now: float) -> DeadlineError | None:
         """The error of the expired clock, or None."""
@@ -101,7 +121,7 @@ class Watch:
         )
 
     def _expired(self, now: float) -> str:
-        d, last = self.deadlines, self.last_event
+        d, last = self.deadlines, self._last_event()
         if now >= self._end:
             return "end"
         if now >= self._start + d.total:

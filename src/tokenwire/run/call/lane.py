@@ -15,9 +15,11 @@ which a record writes it.
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
+from struct import Struct
 from typing import Protocol
 
 import msgspec
@@ -26,8 +28,9 @@ from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, PartDelta
 from tokenwire.express import YES, Loan, Port, Reader, Taken, Tape, Usage
 from tokenwire.providers.base import SteadyDecoder
+from tokenwire.providers.http.connection import Connection
 from tokenwire.run.call.deadlines import Watch
-from tokenwire.run.call.native import twin_of
+from tokenwire.run.call.native import numbers_of, twin_of
 from tokenwire.run.call.pacing import FAST, Pacer
 from tokenwire.run.call.source import Source
 from tokenwire.run.call.template import Template, is_text, is_written_so, written
@@ -38,13 +41,17 @@ __all__ = ["Lane", "Seat", "Switch", "received_in_python", "switch", "twin"]
 _seal = blake2b(digest_size=8)
 
 _decode = msgspec.json.Decoder(str).decode
+_packed = Struct("d").pack
 
-#: Deltas after which what was missed is made up for, so that little is ever outstanding.
-_MOST_DELTAS = 64
-#: Bytes of a read on the lane. So many deltas of it are far from the bounds of one payload, and a
-#: record with its text is smaller than `_MOST_RECORD`.
+#: Seconds, and bytes of the provider, after which what was missed is made up for, so that little is
+#: ever outstanding: so many bytes are far from the bounds of one payload.
+_MOST_SECONDS = 4.0
+_MOST_OUTSTANDING = 128 << 10
+#: Bytes of a read on the lane. A record with its text is smaller than `_MOST_RECORD`.
 _MOST_BYTES = 4 << 10
 _MOST_RECORD = 8 << 10
+#: No number of the lane is larger, so that the twin can keep them as 64 bits.
+_MOST = 1 << 62
 #: Reads without a template, and stays of a few deltas, after which a stream is left alone.
 _MOST_MISSES = 32
 _SHORT_STAY = 3
@@ -126,46 +133,89 @@ class Account(Protocol):
         ...
 
 
-class Lane:
+class _Numbers:
+    """What a lane counts. The twin has a class of its own for it, which keeps them unboxed: every
+    object of a stream that has waited for its turn is a line of cold memory."""
+
+    __slots__ = (
+        "_base",
+        "_bytes",
+        "_check",
+        "_deltas",
+        "_due",
+        "_epoch",
+        "_last",
+        "_lent",
+        "_log_room",
+        "_mean",
+        "_now",
+        "_quarters",
+        "_read_end",
+        "_read_start",
+        "_room",
+        "_seq",
+        "_start",
+        "_text_end",
+        "_text_start",
+        "_usage_bound",
+    )
+
+    #: Time: that of the last read, the mean gap before it, and those of `Seat`.
+    _now: float
+    _mean: float
+    _base: int
+    _start: float
+    #: The number of the newest record, and its check.
+    _seq: int
+    _check: bytes
+    #: Bytes that the answer may still have, those of them that are outstanding, and when these are
+    #: made up for; deltas that were made up for.
+    _room: int
+    _bytes: int
+    _due: float
+    _deltas: int
+    _quarters: int
+    #: Of the loan: `Loan.epoch`, `Loan.last`, what `Loan.room` was and is, the most of `Usage`.
+    _epoch: int
+    _last: int
+    _lent: int
+    _log_room: int
+    _usage_bound: int
+    #: Where the payload and its text are in `Lane._read`.
+    _read_start: int
+    _read_end: int
+    _text_start: int
+    _text_end: int
+
+
+_Base: type[_Numbers] = numbers_of(_Numbers)
+
+
+class Lane(_Base):
     """The lane of one answer. `offer` it what went the ordinary way; the connection gives it reads
     by `received` until that is false, and then calls `leave`."""
 
     __slots__ = (
         "_account",
         "_bar",
-        "_base",
         "_before",
-        "_bytes",
-        "_check",
         "_decoder",
-        "_deltas",
         "_end",
-        "_epoch",
         "_head",
         "_json",
-        "_last",
-        "_lent",
         "_lines",
-        "_log_room",
         "_may_borrow",
-        "_mean",
         "_misses",
-        "_now",
         "_pacer",
-        "_quarters",
         "_read",
-        "_room",
-        "_seq",
         "_sink",
         "_source",
-        "_start",
         "_tail",
         "_take",
         "_tape",
         "_template",
-        "_texts",
+        "_text",
         "_times",
-        "_usage_bound",
         "_varies",
         "_watch",
         "_way",
@@ -180,9 +230,9 @@ class Lane:
         self._before: tuple[bytes, bytes] | None = None
         self._misses = 0
         self._template: Template | None = None
-        #: What was taken, and is not made up for yet: texts, times, bytes.
-        self._texts: list[bytes] = []
-        self._times: list[float] = []
+        #: What was taken, and is not made up for yet: the text as it came, and when its pieces did
+        #: (each a `float` as the machine has it).
+        self._text, self._times = bytearray(), bytearray()
         self._bytes = self._deltas = 0
         self._watch: Watch | None = None
         #: The log, while records are appended by hand.
@@ -192,6 +242,11 @@ class Lane:
     def is_hopeless(self) -> bool:
         """Whether this stream does not fit a lane."""
         return self._misses >= _MOST_MISSES
+
+    @property
+    def last_event(self) -> float:
+        """See `Progress`."""
+        return self._now
 
     # --- learning ------------------------------------------------------------------------------
 
@@ -211,9 +266,10 @@ class Lane:
         self._lines, self._watch = _size_lines(size_line), watch
         self._seq, self._base, self._start = seat.seq, seat.base, seat.start
         self._sink, self._take = seat.sink, seat.sink.take_json
-        self._quarters = seat.quarters
+        self._quarters = min(seat.quarters, _MOST)
         self._mean, self._now = self._pacer.state()
         self._room = room
+        watch.progress = self
         self._borrow()
 
     def _knows(self, body: bytes, delta: PartDelta) -> bool:
@@ -297,9 +353,10 @@ class Lane:
                 self._source.settle()
                 return True
         self._seq, self._quarters, self._mean, self._now = seq, quarters, mean, now
-        self._watch.last_event = now  # type: ignore[union-attr]
-        self._texts.append(text)
-        self._times.append(now)
+        if not self._times:
+            self._due = now + _MOST_SECONDS
+        self._text += text
+        self._times += _packed(now)
         self._bytes += size
         if tape is None or takers is None:
             return self._give(json)
@@ -325,7 +382,7 @@ class Lane:
                 port.wrote = True
             elif take is None or not take(seq, record):
                 wake()
-        if len(self._texts) >= _MOST_DELTAS:
+        if now >= self._due or self._bytes >= _MOST_OUTSTANDING:
             self.make_up()
             self._borrow()
         return True
@@ -334,7 +391,7 @@ class Lane:
         """Give a record to the sink, where it cannot be appended by hand."""
         if self._take(json) is not YES:
             self._source.settle()  # which calls `leave`
-        elif len(self._texts) >= _MOST_DELTAS:
+        elif self._now >= self._due or self._bytes >= _MOST_OUTSTANDING:
             self.make_up()
         if self._may_borrow:
             self._borrow()
@@ -347,9 +404,10 @@ class Lane:
         if loan is None or loan.tape.takers is None or len(loan.tape.records) != self._seq:
             self._tape = None
             return
-        self._tape, self._epoch, self._check, self._last, self._log_room = loan
-        self._lent = self._log_room
-        self._usage_bound = loan.tape.usage.most - _MOST_RECORD
+        self._tape, self._epoch, self._check, last, room = loan
+        self._last, self._lent = min(last, _MOST), min(room, _MOST)
+        self._log_room = self._lent
+        self._usage_bound = min(loan.tape.usage.most, _MOST) - _MOST_RECORD
 
     def _repay(self) -> None:
         """The sink hears of what was appended by hand; the loan ends."""
@@ -365,7 +423,8 @@ class Lane:
             return b""
         # As the last payload counts, the head and tail of this one are those to make up with. (If
         # it is not taken after all, the decoder reads it next.)
-        self._read = data, start, span, end
+        self._read, self._read_start, self._read_end = data, start, end
+        self._text_start, self._text_end = span
         return data[span[0] : span[1]]
 
     def leave(self) -> None:
@@ -375,30 +434,34 @@ class Lane:
         self._misses = self._misses + 1 if self._deltas <= _SHORT_STAY else 0
         self._deltas = 0
         self._pacer.go_on(self._mean, self._now)
+        watch = self._watch
+        if watch is not None and watch.progress is self:
+            watch.last_event, watch.progress = self._now, None
 
     def make_up(self) -> None:
         """The same, and the lane goes on: `_borrow` follows."""
-        texts, times, template = self._texts, self._times, self._template
+        template = self._template
         self._repay()
-        if not texts or template is None:
+        if not self._times or template is None:
             return
-        self._texts, self._times = [], []
-        self._deltas += len(texts)
+        text, times = self._text, array("d", self._times).tolist()
+        self._text, self._times = bytearray(), bytearray()
+        self._deltas += len(times)
         self._account.missed(self._bytes)
         self._room -= self._bytes
         self._bytes = 0
         head, tail = self._head, self._tail
         if self._varies:
-            data, start, span, end = self._read
-            head, tail = data[start : span[0]], data[span[1] : end]
-        joined = b"".join(texts)
+            data = self._read
+            head = data[self._read_start : self._text_start]
+            tail = data[self._text_end : self._read_end]
         try:
             # Order and fold have what is in the log, whatever the decoder makes of it.
-            delta = template.kind(part=template.part, text=_decode(b'"%b"' % joined))
+            delta = template.kind(part=template.part, text=_decode(b'"%b"' % text))
             delta.seq = self._seq
             delta.t = self._base + int((times[-1] - self._start) * 1000)
             self._way.catch_up(delta, times)
-            events = self._decoder.feed(head + joined + tail)
+            events = self._decoder.feed(head + text + tail)
             if [_said(event) for event in events] != [_said(delta)]:
                 raise ProtocolError("the model's answer was not read as it was proven")
         except Exception as error:  # for the run's task to raise
@@ -410,11 +473,12 @@ def _said(event: Event) -> tuple[type, int, str] | None:
     return (type(event), event.part, event.text) if isinstance(event, PartDelta) else None
 
 
-#: The native twin (see `run.call.native`): its `received` stands in for the one above.
+#: The native twin (see `run.call.native`): its functions stand in for these.
 twin = twin_of(
     globals(),
-    {each.__name__: each for each in (Lane, Template, Watch, Tape, Usage, Reader, Port)},
+    {each.__name__: each for each in (Lane, Template, Tape, Usage, Reader, Port, Connection)},
 )
 received_in_python = Lane.received
-if twin.received is not None:
+if twin.received is not None and twin.data_received is not None:
     Lane.received = twin.received  # type: ignore[method-assign]
+    Connection.data_received = twin.data_received  # type: ignore[method-assign]

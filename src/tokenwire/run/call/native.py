@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tokenwire import __version__
 from tokenwire.run.call import template
 
-__all__ = ["SWITCH", "TWIN", "Twin", "twin_of"]
+__all__ = ["SWITCH", "TWIN", "Twin", "numbers_of", "twin_of"]
+
+N = TypeVar("N")
 
 #: The environment variable that turns the twin off, as "0".
 SWITCH = "TOKENWIRE_SPEEDUPS"
-#: Raised with every change of what `Lane.received` or `Lane._append` do, here and in the twin.
-TWIN = 1
+#: Raised with every change of what `Lane.received`, `Lane._append` or `Connection.data_received`
+#: do, here and in the twin.
+TWIN = 2
 
 
 class Twin(NamedTuple):
@@ -26,24 +29,39 @@ class Twin(NamedTuple):
 
     #: In place of ``Lane.received``; None where that stays.
     received: Callable[[Any, bytes], bool] | None
+    #: In place of ``Connection.data_received``.
+    data_received: Callable[[Any, bytes], None] | None = None
     #: Its version, if it is used.
     version: str = ""
     #: Why it is not used.
     reason: str = ""
 
 
-def twin_of(names: dict[str, Any], classes: Mapping[str, type]) -> Twin:
-    """The twin of the lane whose module has the globals ``names`` and touches ``classes``."""
+def _found() -> tuple[Any, str]:
+    """The twin's module; or None, and why it is not used."""
     if os.environ.get(SWITCH, "1").strip().lower() in ("0", "false", "no", "off"):
-        return Twin(None, reason=f"{SWITCH} turns it off")
+        return None, f"{SWITCH} turns it off"
     try:
         import tokenwire_speedups as speedups
     except ImportError as error:
         is_missing = isinstance(error, ModuleNotFoundError)
-        return Twin(None, reason="not installed" if is_missing else f"does not load: {error}")
+        return None, "not installed" if is_missing else f"does not load: {error}"
     version = str(getattr(speedups, "__version__", "unknown"))
     if (version, getattr(speedups, "TWIN", None)) != (__version__, TWIN):
-        return Twin(None, reason=f"tokenwire-speedups {version} is made for another release")
+        return None, f"tokenwire-speedups {version} is made for another release"
+    return speedups, ""
+
+
+def numbers_of(plain: type[N]) -> type[N]:
+    """The twin's class with the attributes of ``plain``; that one without a twin."""
+    return getattr(_found()[0], "Numbers", plain)
+
+
+def twin_of(names: dict[str, Any], classes: Mapping[str, type]) -> Twin:
+    """The twin of the lane whose module has the globals ``names`` and touches ``classes``."""
+    speedups, reason = _found()
+    if speedups is None:
+        return Twin(None, reason=reason)
     matches = (
         template._TEXT,
         template._NUMBER,
@@ -52,6 +70,7 @@ def twin_of(names: dict[str, Any], classes: Mapping[str, type]) -> Twin:
         template._BLANKS,
     )
     try:
-        return Twin(speedups.bind(names, dict(classes), matches), version)
+        received, data_received = speedups.bind(names, dict(classes), matches)
     except (TypeError, AttributeError) as error:
         return Twin(None, reason=f"does not fit this lane: {error}")
+    return Twin(received, data_received, speedups.__version__)

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tokenwire.backoff import backoff
 from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
-from tokenwire.express import Taken
+from tokenwire.express import Diversion, Taken
 from tokenwire.providers.base import Call, Decoder, Dialect, ResumableDecoder, Target
 from tokenwire.providers.http.client import PushStream
-from tokenwire.providers.http.connection import Diversion
 from tokenwire.run.call.deadlines import Deadlines, Watch
 from tokenwire.run.call.sweep import sweeper
 from tokenwire.run.inbox import Inbox
@@ -121,6 +120,8 @@ class Source:
         """Wait for the end of the bytes so many seconds only; None is as long as before."""
         if self._watch is not None:
             self._watch.end_by(math.inf if seconds is None else time.monotonic() + seconds)
+            if self._stream is not None:
+                sweeper().add(self._stream, self._watch)
 
     def finish(self) -> None:
         """The answer is complete: release the connection at once, where the stream can."""
