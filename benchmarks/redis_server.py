@@ -38,6 +38,7 @@ async def appends(url: str, group: int) -> None:
     names = [f"bench-{group}-{number}" for number in range(group)]
     for name in names:
         await log.create(name, owner="bench", lease=600)
+        log.subscribe(name, int, appends=False)  # as whoever owns a run does
     for offset in range(1, APPENDS // group + 1):
         work = (log.append(name, epoch=1, first=offset, records=[RECORD]) for name in names)
         for outcome in await asyncio.gather(*work):

@@ -83,6 +83,8 @@ class Reader(ABC):
 
     #: The offset of the last record that it has.
     after: int
+    #: The check of that record, where a store may lose what it has told; else None.
+    check: bytes | None
     #: Where the next record may go at once, as one of `Port.form`; None while the reader has
     #: anything else to do, and for wires whose bytes depend on more than the record.
     port: Port | None

@@ -14,8 +14,8 @@ from tokenwire.errors import ConfigError, NotFoundError, StoreFullError, StoreUn
 from tokenwire.events import model as m
 from tokenwire.log.base import Store
 from tokenwire.log.open import open_store
-from tokenwire.log.redis import expiry
 from tokenwire.log.redis.store import RedisStore
+from tokenwire.log.redis.upkeep import expiry
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.tools.registry import tool
 

@@ -65,7 +65,6 @@ class Follower(Reader):
 
     __slots__ = (
         "_barred",
-        "_check",
         "_closed",
         "_dirty",
         "_ended",
@@ -81,6 +80,7 @@ class Follower(Reader):
         "_unsubscribe",
         "_waiter",
         "_watch",
+        "check",
         "run",
     )
 
@@ -100,8 +100,9 @@ class Follower(Reader):
         self.after = after
         self.port: Port | None = None
         self._port: Port | None = None
-        #: The check of that record, where the log may lose its tail while we read.
-        self._check = check if log.rewinds else None
+        #: The check of that record, where the log may lose its tail while we read. (Whoever gives
+        #: a record to `port` has compared it with the one before, and puts the new one here.)
+        self.check = check if log.rewinds else None
         self._most, self._most_bytes = most, most_bytes
         self._dirty = True
         self._poked = False
@@ -139,7 +140,7 @@ class Follower(Reader):
         self._ended = page.closed is not None
         if not page.records:
             return None
-        if self._check is not None:
+        if self.check is not None:
             self._verify(page.records[0])
         batch = Batch(self.after + 1, page.records)
         self.advance(page)
@@ -167,7 +168,7 @@ class Follower(Reader):
         ``one``: the same for a batch of one record, by its offset. ``port``: where the store may
         put one record by hand, instead of a call of ``one``."""
         self._take, self._take_one = take, one
-        self._port = port if self._check is None else None
+        self._port = port
 
     async def next(self) -> Batch | None:
         """The next records; waits for them; None after the last record of an ended run. An empty
@@ -190,7 +191,7 @@ class Follower(Reader):
                     continue  # what was being read may have come after
                 self._ended = page.closed is not None
                 if page.records:
-                    if self._check is not None:
+                    if self.check is not None:
                         self._verify(page.records[0])
                     batch = Batch(self.after + 1, page.records)
                     self.advance(page)
@@ -205,7 +206,7 @@ class Follower(Reader):
                 self._waiter = self.port = None
 
     def _verify(self, record: bytes) -> None:
-        if self._check is not None and not follows(self._check, record):
+        if self.check is not None and not follows(self.check, record):
             raise CursorError(
                 "the store lost records that this reader has, and others took their place; "
                 "read again from the start",
@@ -217,8 +218,8 @@ class Follower(Reader):
         """The reader has the page's records (at least one), on both ways."""
         records = page.records
         self.after += len(records)
-        if self._check is not None:
-            self._check = records[-1][:CHECK]
+        if self.check is not None:
+            self.check = records[-1][:CHECK]
         if self.after < page.tail:  # a wake-up during the read must not be lost: never cleared here
             self._dirty = True
 
@@ -226,8 +227,8 @@ class Follower(Reader):
         """Before the first `next`: begin with the first record, for a reader whose encoder must
         see what came before its place."""
         self.after = 0
-        if self._check is not None:
-            self._check = Chain(self.run).last
+        if self.check is not None:
+            self.check = Chain(self.run).last
 
     async def is_read(self) -> bool:
         """Whether the run has ended, and no record comes after `after`."""
@@ -275,7 +276,7 @@ class Follower(Reader):
 
     def __call__(self, offset: int, record: bytes) -> bool:
         """The store has one more record: take it at once, where nothing else is to be done."""
-        waiter, take, check = self._waiter, self._take_one, self._check
+        waiter, take, check = self._waiter, self._take_one, self.check
         if (
             waiter is None
             or take is None
@@ -296,7 +297,7 @@ class Follower(Reader):
             return False
         self.after = offset
         if check is not None:
-            self._check = record[:CHECK]
+            self.check = record[:CHECK]
         if outcome is SETTLE:
             self._poked, self.port = True, None
             waiter.set_result(None)
@@ -314,7 +315,7 @@ class Follower(Reader):
             if not records:
                 self._dirty = self.after < page.tail
                 return SETTLE if self._dirty else YES
-            if self._check is not None:
+            if self.check is not None:
                 self._verify(records[0])
         except TokenwireError:
             return NO  # the task's own read meets the same

@@ -38,7 +38,7 @@ from tokenwire.relay.record import Chain, cursor_of
 
 __all__ = ["Closing", "Ending", "OnEndError", "Producer", "ProducerLimits", "RefusedAppendError"]
 
-#: Records of a memory log that are reported to observers together.
+#: Records that nobody waited for, and that are reported to observers together.
 _REPORT_EVERY = 32
 _DURABLE = frozenset({RunEnd, StepStart, ToolStart, ToolResult, ToolError})
 
@@ -156,7 +156,7 @@ class Producer:
         self._pending = _Pending()
         #: `take` may be called: nothing is pending, and there is room.
         self.ready = not self._full()
-        # Appended in memory and not yet reported to observers.
+        # Appended, and not yet reported to observers.
         self._unreported = 0
 
     @property
@@ -241,8 +241,7 @@ class Producer:
             if self._all_records is not None:
                 self._all_records += records
             self._unreported += count
-            # A memory's append is over before a clock ticks; many are reported together.
-            if pending.since is not None or self._unreported >= _REPORT_EVERY:
+            if self._unreported >= _REPORT_EVERY:
                 self._report()
             self.ready = not self._full()
         waiter = pending.waiter
@@ -299,6 +298,8 @@ class Producer:
         finally:
             pending.under_way = False
         self.landed(None)
+        if self._unreported:
+            self._report()
         if close is None and self._full():
             raise LogLimitError(
                 f"the run's log is full ({self._limits.records} events or "

@@ -1,23 +1,56 @@
 -- Append to one or more logs (one call for a whole turn of the event loop).
 -- KEYS, per append: meta, log.
 -- ARGV: ttl_ms, keep_ms, publish command, ttl_ms of a log that has ended, and of one of a
---   conversation; then per append: live channel, owner's nonce ('' = unknown), epoch, first offset,
---   close reason ('' = none), n, n records.
--- Answer, per append: the tail when it was accepted, else {status, tail, epoch}.
+--   conversation; then per append one of three forms:
+--   first offset, owner's nonce, record
+--   minus the first offset, owner's nonce, bytes of the log with this append ('' = do not note
+--     them), live channel ('' = tell nobody), n, n records
+--   0, live channel, owner's nonce ('' = unknown), epoch, first offset, close reason ('' = none),
+--     bytes of the log so far ('' = unknown), n, n records
+-- Answer, per append of the first two forms: the tail when it was accepted, plus 2^40 when readers
+--   were told, negative when none listens; else 0: nothing has happened, and the third form says why.
+-- Of the third form: {status, tail, epoch, noted bytes}.
 -- A log's tail is the length of its list, so offsets are dense by construction. The channel is
 -- no key: while a slot moves, a call with a key that does not exist would have to wait.
 local ttl, keep, publish, ended, kept = unpack(ARGV, 1, 5)
 local call = redis.call
--- One message per stream, however many appends of it are here: the tail; after a plain append of one
--- short record that too, so that readers elsewhere need not fetch it.
-local woken = {}
 local SHORT = 512  -- bytes
+local TOLD = 2 ^ 40
+
+-- The append of an owner whose log goes on at `first`: nearly every one. A nonce belongs to one
+-- claim and so to one epoch; what was erased has none. Pushed first, the list itself says where it
+-- ended; if that was elsewhere, what was pushed is taken back. (Nobody sees anything between: a
+-- script is one step for readers, replicas and the append-only file.)
+local function go_on(meta, log, nonce, first, from, to)
+  local m = call('HMGET', meta, 'nonce', 'closed')
+  if m[1] ~= nonce or m[2] then return 0 end
+  local tail
+  if from == to then
+    tail = call('RPUSH', log, ARGV[from])
+  else
+    tail = call('RPUSH', log, unpack(ARGV, from, to))
+  end
+  if tail ~= first + to - from then
+    call('LTRIM', log, 0, -(to - from + 2))
+    return 0
+  end
+  if first == 1 then call('PEXPIRE', log, ttl) end
+  return tail
+end
+
+-- The same where more is to be done. One short record goes to readers elsewhere with the message
+-- that wakes them, so that they need not fetch it.
+local function go_on_and_tell(meta, log, nonce, first, bytes, live, from, to)
+  local tail = go_on(meta, log, nonce, first, from, to)
+  if tail == 0 then return 0 end
+  if bytes ~= '' then call('HSET', meta, 'bytes', bytes) end
+  if live == '' then return tail end
+  local is_short = from == to and #ARGV[from] <= SHORT
+  local readers = call(publish, live, is_short and tail .. ' ' .. ARGV[from] or tail)
+  return readers == 0 and -tail or tail + TOLD
+end
 
 local function push(log, from, to)
-  if from == to then
-    call('RPUSH', log, ARGV[from])
-    return #ARGV[from]
-  end
   local size = 0
   for start = from, to, 4000 do
     call('RPUSH', log, unpack(ARGV, start, math.min(start + 3999, to)))
@@ -32,62 +65,36 @@ local function differs(log, tail, first, base, n)
   return last >= first and call('LINDEX', log, last - 1) ~= ARGV[base + last - first]
 end
 
--- The append of an owner whose log goes on at `first`: nearly every one. A nonce belongs to one
--- claim and so to one epoch; what was erased has none. Pushed first, the list itself says where it
--- ended; if that was elsewhere, what was pushed is taken back, and `append` finds out why. (Nobody
--- sees anything between: a script is one step for readers, replicas and the append-only file.)
-local function go_on(meta, log, nonce, first, base, n)
-  local m = call('HMGET', meta, 'nonce', 'closed')
-  if m[1] ~= nonce or m[2] then return nil end
-  local tail, size
-  if n == 1 then
-    tail, size = call('RPUSH', log, ARGV[base]), #ARGV[base]
-  else
-    tail, size = call('RPUSH', log, unpack(ARGV, base, base + n - 1)), 0
-    for at = base, base + n - 1 do size = size + #ARGV[at] end
+local function append(meta, log, live, nonce, epoch, first, close, bytes, base, n)
+  local m = call('HMGET', meta, 'epoch', 'closed', 'nonce', 'gone', 'tail', 'bytes')
+  if m[4] then return {m[4], 0, 0, 0} end
+  if not m[1] then return {'none', 0, 0, 0} end
+  local current, tail, noted = tonumber(m[1]), call('LLEN', log), tonumber(m[6])
+  if epoch > current then return {'behind', tail, current, noted} end
+  if epoch < current or (nonce ~= '' and nonce ~= m[3]) then
+    return {'fenced', tail, current, noted}
   end
-  if tail ~= first + n - 1 then
-    call('LTRIM', log, 0, -(n + 1))
-    return nil
-  end
-  if first == 1 then call('PEXPIRE', log, ttl) end
-  call('HINCRBY', meta, 'bytes', size)
-  return tail
-end
-
-local function append(meta, log, live, nonce, epoch, first, close, base, n)
-  if close == '' and nonce ~= '' and n > 0 and n <= 4000 then
-    local tail = go_on(meta, log, nonce, first, base, n)
-    if tail then
-      local is_short = n == 1 and #ARGV[base] <= SHORT
-      woken[live] = is_short and tail .. ' ' .. ARGV[base] or tail
-      return tail
-    end
-  end
-  local m = call('HMGET', meta, 'epoch', 'closed', 'nonce', 'gone', 'tail')
-  if m[4] then return {m[4], 0, 0} end
-  if not m[1] then return {'none', 0, 0} end
-  local current, tail = tonumber(m[1]), call('LLEN', log)
-  if epoch > current then return {'behind', tail, current} end
-  if epoch < current or (nonce ~= '' and nonce ~= m[3]) then return {'fenced', tail, current} end
   local last = first + n - 1
   if m[2] then
-    if tail < tonumber(m[5]) then return {'gone', 0, 0} end
-    if last > tail or (close ~= '' and close ~= m[2]) then return {'closed', tail, current} end
-    if differs(log, tail, first, base, n) then return {'conflict', tail, current} end
-    return {'duplicate', tail, current}
+    if tail < tonumber(m[5]) then return {'gone', 0, 0, 0} end
+    if last > tail or (close ~= '' and close ~= m[2]) then
+      return {'closed', tail, current, noted}
+    end
+    if differs(log, tail, first, base, n) then return {'conflict', tail, current, noted} end
+    return {'duplicate', tail, current, noted}
   end
-  if first > tail + 1 then return {'gap', tail, current} end
+  if first > tail + 1 then return {'gap', tail, current, noted} end
   if first <= tail and differs(log, tail, first, base, n) then
-    return {'conflict', tail, current}
+    return {'conflict', tail, current, noted}
   end
-  if last <= tail and close == '' then return {'duplicate', tail, current} end
-  local from = base + tail + 1 - first
+  if last <= tail and close == '' then return {'duplicate', tail, current, noted} end
+  noted = tonumber(bytes) or noted
   if last > tail then
-    call('HINCRBY', meta, 'bytes', push(log, from, base + n - 1))
+    noted = noted + push(log, base + tail + 1 - first, base + n - 1)
     if tail == 0 then call('PEXPIRE', log, ttl) end
     tail = last
   end
+  call('HSET', meta, 'bytes', string.format('%.0f', noted))
   if close ~= '' then
     local now = call('TIME')
     call('HSET', meta, 'closed', close, 'closed_at', now[1], 'tail', tail)
@@ -95,16 +102,29 @@ local function append(meta, log, live, nonce, epoch, first, close, base, n)
     call('PEXPIRE', log, life)
     call('PEXPIRE', meta, math.max(keep, life))
   end
-  woken[live] = tail
-  return tail
+  local is_short = n == 1 and close == '' and #ARGV[base] <= SHORT
+  call(publish, live, is_short and tail .. ' ' .. ARGV[base] or tail)
+  return {'ok', tail, current, noted}
 end
 
 local at, out = 6, {}
 for i = 1, #KEYS, 2 do
-  local n = tonumber(ARGV[at + 5])
-  out[#out + 1] = append(KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]),
-    tonumber(ARGV[at + 3]), ARGV[at + 4], at + 6, n)
-  at = at + 6 + n
+  local first = tonumber(ARGV[at])
+  local answer, n
+  if first > 0 then
+    answer = go_on(KEYS[i], KEYS[i + 1], ARGV[at + 1], first, at + 2, at + 2)
+    at = at + 3
+  elseif first < 0 then
+    n = tonumber(ARGV[at + 4])
+    answer = go_on_and_tell(KEYS[i], KEYS[i + 1], ARGV[at + 1], -first, ARGV[at + 2],
+      ARGV[at + 3], at + 5, at + 4 + n)
+    at = at + 5 + n
+  else
+    n = tonumber(ARGV[at + 7])
+    answer = append(KEYS[i], KEYS[i + 1], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]),
+      tonumber(ARGV[at + 4]), ARGV[at + 5], ARGV[at + 6], at + 8, n)
+    at = at + 8 + n
+  end
+  out[#out + 1] = answer
 end
-for live, tail in pairs(woken) do call(publish, live, tail) end
 return out

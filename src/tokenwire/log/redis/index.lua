@@ -38,6 +38,17 @@ if operation == 'lease' then
   return redis.call('ZADD', KEYS[1], score, ARGV[2])
 end
 
+-- The same for many logs. ARGV: seconds, logs.
+if operation == 'leases' then
+  local score = string.format('%.6f', now + tonumber(ARGV[2]))
+  local pairs_of = {}
+  for i = 3, #ARGV do
+    pairs_of[#pairs_of + 1] = score
+    pairs_of[#pairs_of + 1] = ARGV[i]
+  end
+  return redis.call('ZADD', KEYS[1], unpack(pairs_of))
+end
+
 -- KEYS: logs by their end. ARGV: log.
 if operation == 'ended' then
   return redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[2])

@@ -73,6 +73,18 @@ class Index:
         """The lease of a log ends in so many seconds, by the clock of the server."""
         await self._script("lease", self._of("leases", log), log, seconds, "")
 
+    async def leases(self, logs: list[str], seconds: float) -> None:
+        """The same of many logs."""
+        shards: dict[str, list[str]] = {}
+        for log in logs:
+            shards.setdefault(self._of("leases", log), []).append(log)
+        calls = [INDEX.call([key], ["leases", seconds, *names]) for key, names in shards.items()]
+        if self._link.settings.kind != "cluster":
+            await self._link.send_all(list(shards), calls)
+            return
+        for key, call in zip(shards, calls, strict=True):
+            await self._link.send(key, call)
+
     async def first_lease(self, log: str, seconds: float) -> None:
         """For a log about to be made; one that exists keeps the lease that it has."""
         await self._script("lease", self._of("leases", log), log, seconds, "NX")

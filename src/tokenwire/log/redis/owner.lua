@@ -1,11 +1,30 @@
 -- What is done to one log besides appending: all by the clock of the store.
--- KEYS: meta, log, and commands unless it describes.
+-- KEYS: meta, log, and commands unless it describes; of many logs where it renews.
 -- ARGV: operation, ttl_ms, keep_ms, publish command, live channel, control channel, the
 -- operation's own values.
 local meta, log, commands = KEYS[1], KEYS[2], KEYS[3]
 local operation, ttl, keep, publish, live, control = unpack(ARGV, 1, 6)
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+-- KEYS: meta, log and commands of each log. owner, lease_ms; then per log: epoch, channel of readers
+-- to be told of its tail ('' = none). Answers 1 for each that is still the owner's, else 0.
+if operation == 'renew' then
+  local out = {}
+  for i = 1, #KEYS, 3 do
+    local at = 9 + (i - 1) / 3 * 2
+    local m = redis.call('HMGET', KEYS[i], 'epoch', 'closed', 'gone', 'owner')
+    local is_ours = not m[2] and not m[3] and m[4] == ARGV[7]
+      and tonumber(m[1]) == tonumber(ARGV[at])
+    if is_ours then
+      redis.call('HSET', KEYS[i], 'lease', now + tonumber(ARGV[8]))
+      for k = i, i + 2 do redis.call('PEXPIRE', KEYS[k], ttl) end
+      if ARGV[at + 1] ~= '' then redis.call(publish, ARGV[at + 1], redis.call('LLEN', KEYS[i + 1])) end
+    end
+    out[#out + 1] = is_ours and 1 or 0
+  end
+  return out
+end
 
 local function refresh()
   redis.call('PEXPIRE', meta, ttl)
@@ -71,17 +90,6 @@ if operation == 'reclaim' then
   if not epoch or epoch >= tonumber(ARGV[10]) then return {'none'} end
   redis.call('HSET', meta, 'epoch', ARGV[10], 'owner', ARGV[7], 'nonce', ARGV[8],
     'lease', now + tonumber(ARGV[9]))
-  return {'ok'}
-end
-
--- epoch, owner, lease_ms
-if operation == 'renew' then
-  local epoch = owned()
-  if epoch ~= tonumber(ARGV[7]) or redis.call('HGET', meta, 'owner') ~= ARGV[8] then
-    return {'lost'}
-  end
-  redis.call('HSET', meta, 'lease', now + tonumber(ARGV[9]))
-  refresh()
   return {'ok'}
 end
 

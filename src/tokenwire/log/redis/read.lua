@@ -6,12 +6,13 @@
 local out = {}
 
 local LONG = 64  -- records
+local UNNOTED = 4096  -- bytes that the owner of a log may not have noted yet
 
 local function page(meta, log, after, most, most_bytes, plain)
   local m = redis.call('HMGET', meta, 'epoch', 'closed', 'gone', 'tail', 'bytes')
   if m[3] then return {m[3]} end
   if not m[1] then return {'none'} end
-  local tail, bytes = redis.call('LLEN', log), tonumber(m[5])
+  local tail, bytes = redis.call('LLEN', log), tonumber(m[5]) + UNNOTED
   if m[2] and tail < tonumber(m[4]) then return {'gone'} end
   if after < 0 or after > tail then return {'beyond', tail} end
   if plain and math.min(most, tail - after) > LONG and bytes <= 2 * most_bytes then

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable, Mapping, Set
 from typing import Any
+
+import msgspec
 
 from tokenwire.errors import LogError, StoreFullError, TokenwireError
 from tokenwire.log.base import (
@@ -26,18 +27,19 @@ from tokenwire.log.base import (
     Then,
     Wake,
 )
-from tokenwire.log.completion import Callback
 from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
 from tokenwire.log.redis.append import APPEND, END, Appends, Head, Owned, missing
 from tokenwire.log.redis.check import REHEARSER, check_store, rehearse
 from tokenwire.log.redis.create import Creations
 from tokenwire.log.redis.described import info_of
-from tokenwire.log.redis.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
 from tokenwire.log.redis.index import INDEX, Index
 from tokenwire.log.redis.link import Link, Script
-from tokenwire.log.redis.quiet import QuietLogs
+from tokenwire.log.redis.presence import FOLLOW, Presence
 from tokenwire.log.redis.read import READ, Reads
+from tokenwire.log.redis.upkeep.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
+from tokenwire.log.redis.upkeep.quiet import QuietLogs
+from tokenwire.log.redis.upkeep.renewal import Renewals
 from tokenwire.log.redis.url import parse_url
 from tokenwire.log.redis.wake import WakeRouter
 from tokenwire.log.tail import Tails
@@ -77,6 +79,10 @@ class RedisStore:
         self._creations = Creations(
             self._index, self._owner, self._owned, self._expiry.erase, self._keep_soon
         )
+        self._renewals = Renewals(
+            self._link, self._key, OWNER, self._index, self._expiry, self._owned
+        )
+        self._presence = Presence(self._link, self._key, self._owned, self._publish)
         self._router = WakeRouter(self._link, self._key, touched=self._touched)
 
     def _head(self) -> Head:
@@ -120,6 +126,7 @@ class RedisStore:
         if self._quiet is not None:
             await self._quiet.close()
         await self._router.close()
+        await self._presence.close()
         await self._link.close()
 
     # Names. The braces put all keys of a log into one slot.
@@ -178,7 +185,13 @@ class RedisStore:
         return await self._apart(work())
 
     async def describe(self, log: str) -> LogInfo:
-        return info_of(log, await self._apart(self._owner(log, "describe")))
+        info = info_of(log, await self._apart(self._owner(log, "describe")))
+        return msgspec.structs.replace(info, bytes=self._bytes(log, info.bytes))
+
+    def _bytes(self, log: str, noted: int) -> int:
+        """The bytes of a log, of which ``noted`` are noted in Redis."""
+        owned = self._owned.get(log)
+        return noted if owned is None else max(noted, owned.bytes)
 
     # Appending: everything that was given in one turn of the loop goes in one script call.
 
@@ -195,13 +208,14 @@ class RedisStore:
         if first < 1:
             raise ValueError("offsets start at 1")
         owned = self._owned.get(log)
-        item = (log, epoch, first, records, close)
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self._appends.give(log, epoch, first, records, close, future=future)
         try:
-            outcome = await self._appends.lane(log).ask(item)
+            outcome = await future
         except StoreFullError:
             if close is None:
                 raise
-            outcome = await self._appends.end(item)
+            outcome = await self._appends.end(log, epoch, first, records, close)
         if close is not None and outcome.status == "ok":
             await self._apart(self._closed(log, owned))
         return outcome
@@ -218,8 +232,7 @@ class RedisStore:
         self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
     ) -> bool:
         """Send an append with the others of this turn; ``then`` hears of its answer."""
-        item = (log, epoch, first, records, None)
-        self._appends.lane(log).submit(item, Callback(then))
+        self._appends.give(log, epoch, first, records, None, then)
         return True
 
     async def _restore(self, log: str) -> Appended | TokenwireError:
@@ -236,6 +249,8 @@ class RedisStore:
         if answer[0] != "ok":
             return missing(answer[0])
         state = info_of(log, answer)
+        if owned is not None:
+            owned.bytes = owned.noted = state.bytes
         ours = owned is not None and state.epoch == owned.epoch and state.owner == owned.owner
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
 
@@ -282,6 +297,11 @@ class RedisStore:
         if rest and word.isdigit():  # another process appended this record, at this offset
             self._tails.heard(log, int(word), rest)
             return
+        if word == FOLLOW:
+            self._presence.add_reader(log)
+            return
+        if not message:
+            self._presence.begin(log)
         kind, nonce = word.decode(), rest.decode()
         owned = self._owned.get(log)
         if owned is not None and (kind == "erase" or (kind == "claim" and nonce != owned.nonce)):
@@ -305,28 +325,15 @@ class RedisStore:
         await self._index.lease(log, lease)
         described = await self._owner(log, "describe")
         state, key = info_of(log, described), _text(described[10])
-        self._owned[log] = Owned(owner, nonce, lease, state.meta, state.thread, key, answer[1])
+        self._owned[log] = Owned(
+            owner, nonce, lease, state.meta, state.thread, key, answer[1], state.bytes
+        )
         self._tails.forget(log)
         return Claim(log, answer[1], answer[2], handed_over=answer[3] == b"1")
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
-        async def one(log: str, epoch: int) -> str | None:
-            answer = await self._owner(log, "renew", epoch, owner, int(lease * 1000))
-            if answer[0] != "ok":
-                self._owned.pop(log, None)
-                return log
-            await self._index.lease(log, lease)
-            owned = self._owned.get(log)
-            if owned is not None:
-                await self._expiry.refresh(log, owned, time.monotonic())
-            return None
-
-        async def all_of_them() -> set[str]:
-            await self._index.note_owner(owner)
-            losses = await gather(one(name, epoch) for name, epoch in logs.items())
-            return {name for name in losses if name is not None}
-
-        return await self._apart(all_of_them())
+        work = self._renewals.renew(logs, owner, lease, self._ttl, self._publish)
+        return await self._apart(work)
 
     async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
         async def work() -> None:
@@ -480,10 +487,10 @@ class RedisStore:
         counts["tombstones"] = names
         logs = await self._index.some(MOST_COUNTED)
         answers = await asyncio.gather(*(self._owner(log, "describe") for log in logs))
-        for answer in answers:
+        for log, answer in zip(logs, answers, strict=True):
             if answer[0] == "ok":
                 counts["records"] += answer[3]
-                counts["bytes"] += int(answer[7])
+                counts["bytes"] += self._bytes(log, int(answer[7]))
         return counts
 
 

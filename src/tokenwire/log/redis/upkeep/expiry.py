@@ -73,11 +73,12 @@ class Expiry:
         if answer[0] == "ok" and answer[1]:
             await self._index.keep_key(answer[1].decode(), life)
 
+    def is_due(self, owned: Owned, now: float) -> bool:
+        """Whether `refresh` has something to do; ``now``: monotonic seconds."""
+        return now >= owned.refreshed + self._index.mark_ttl / 1000
+
     async def refresh(self, log: str, owned: Owned, now: float) -> None:
-        """A sign of life of what belongs to an open log elsewhere, every now and then; ``now``:
-        monotonic seconds."""
-        if now < owned.refreshed + self._index.mark_ttl / 1000:
-            return
+        """A sign of life of what belongs to an open log elsewhere, every now and then."""
         owned.refreshed = now
         if owned.key is not None:
             await self._index.keep_key(owned.key)

@@ -1,0 +1,80 @@
+"""Renewing the leases of many logs at the price of few calls.
+
+Always true: a lease is renewed in the log itself before the index says so; a log whose answer is
+"lost" is nobody's here from then on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tokenwire.log.redis.append import Owned
+from tokenwire.log.redis.connection import Word
+from tokenwire.log.redis.index import Index
+from tokenwire.log.redis.link import Link, Script
+from tokenwire.log.redis.upkeep.expiry import KEEP_NAMES_MS, Expiry, gather
+
+__all__ = ["Renewals"]
+
+#: Logs of one call: it blocks the server for some 10 us each.
+MOST_LOGS = 64
+
+
+class Renewals:
+    """``script`` is owner.lua; ``key(log, what)`` names keys and channels."""
+
+    def __init__(
+        self,
+        link: Link,
+        key: Callable[[str, str], str],
+        script: Script,
+        index: Index,
+        expiry: Expiry,
+        owned: dict[str, Owned],
+    ) -> None:
+        self._link, self._key, self._script = link, key, script
+        self._index, self._expiry, self._owned = index, expiry, owned
+        self._is_cluster = link.settings.kind == "cluster"
+
+    async def renew(
+        self, logs: dict[str, int], owner: str, lease: float, ttl: int, publish: str
+    ) -> set[str]:
+        """Renew the leases of ``logs``, by their epochs. Returns those that are lost."""
+        await self._index.note_owner(owner)
+        head = ["renew", ttl, KEEP_NAMES_MS, publish, "", "", owner, int(lease * 1000)]
+
+        async def some(group: list[str]) -> set[str]:
+            keys = [self._key(log, name) for log in group for name in ("meta", "log", "commands")]
+            values: list[Word] = [*head]
+            for log in group:
+                values += (logs[log], self._channel(log))
+            answers: Any = (await self._link.run(self._script, keys, values))[0]
+            renewed = [log for log, is_ours in zip(group, answers, strict=True) if is_ours]
+            missing = set(group).difference(renewed)
+            for log in missing:
+                self._owned.pop(log, None)
+            if renewed:
+                await self._index.leases(renewed, lease)
+            return missing
+
+        losses = set[str]().union(*await gather(map(some, self._groups(list(logs)))))
+        now = time.monotonic()
+        ours = {log: owned for log in logs if (owned := self._owned.get(log)) is not None}
+        due = [(log, owned) for log, owned in ours.items() if self._expiry.is_due(owned, now)]
+        await gather(self._expiry.refresh(log, owned, now) for log, owned in due)
+        return losses
+
+    def _groups(self, logs: list[str]) -> Iterator[list[str]]:
+        most = 1 if self._is_cluster else MOST_LOGS  # a call may touch one slot only
+        for start in range(0, len(logs), most):
+            yield logs[start : start + most]
+
+    def _channel(self, log: str) -> str:
+        """The channel of a log whose readers elsewhere, if any, were not told of all appends."""
+        owned = self._owned.get(log)
+        if owned is None or owned.published_bytes >= owned.bytes:
+            return ""
+        owned.published_bytes = owned.bytes
+        return self._key(log, "live")
