@@ -79,7 +79,8 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class LogInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A log's description. Times are Unix seconds by the store's clock."""
+    """A log's description. Times are Unix seconds by the store's clock. ``bytes`` are those of its
+    records; in Redis up to 4 kB less, seen by another process than its owner's."""
 
     log: str
     epoch: int
