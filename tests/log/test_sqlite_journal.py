@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
+from array import array
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis.stateful import precondition, rule
 from support.log_machine import NAMES, LogMachine, check
 from tokenwire.errors import GoneError, NotFoundError, StoreDamagedError, StoreUnavailableError
 from tokenwire.log.base import Store
-from tokenwire.log.sqlite import heads, maintenance, pages, writer
+from tokenwire.log.sqlite import heads, journal, maintenance, pages, writer
 from tokenwire.log.sqlite.store import SQLiteStore
 
 Case = Callable[[SQLiteStore], Awaitable[None]]
@@ -672,6 +673,34 @@ def test_what_is_erased_is_in_no_page_and_no_row(tmp_path: Path, how: str, count
         assert await everything(store, "other") == [*[b"stays"] * count, b"more"]
 
     run(again, look)
+
+
+def test_a_log_is_looked_up_in_its_own_rows_alone() -> None:
+    """However many rows the journal has; and rows that went leave nothing behind."""
+    rows_of: dict[int, list[int]] = {}
+    book = journal.Journal()
+    chance = random.Random(7)
+    tails: dict[int, int] = {}
+    for number in range(1, 1001):
+        numbers = array("I")
+        for sid in chance.sample(range(1, 300), chance.randint(1, 5)):
+            if chance.random() < 0.2:
+                numbers.extend((sid, 0, 0, 0))  # something else happened to it
+            else:
+                tails[sid] = tails.get(sid, 0) + 1
+                numbers.extend((sid, tails[sid], 1, 0))
+                rows_of.setdefault(sid, []).append(number)
+        book.add(number, numbers, len(numbers) // 4)
+    for last in (0, 400, 1000):
+        book.drop(last)
+        for sid in range(1, 310):
+            expected = [number for number in rows_of.get(sid, []) if number > last]
+            assert list(book._places.get(sid, ())) == expected
+            assert [entry.row for entry in book.entries(sid, 0)] == expected
+            assert book.end(sid, 5) == (max(tails[sid], 5) if expected else 5)
+    assert not book._places
+    assert not book.rows
+    assert book.size == 0
 
 
 def test_large_commits_are_several_rows(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import sqlite3
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -132,6 +133,9 @@ class Journal:
 
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
+        #: The rows that hold records of a log, by its number: what a log costs to look up depends
+        #: on its own rows alone.
+        self._places: dict[int, deque[int]] = {}
         self.first = 1
         self.last = 0
         self.size = 0
@@ -139,6 +143,7 @@ class Journal:
     def clear(self) -> None:
         """Know nothing: the next `catch_up` reads all."""
         self.rows.clear()
+        self._places.clear()
         self.first, self.last, self.size = 1, 0, 0
 
     def catch_up(self, connection: sqlite3.Connection) -> list[Commit] | None:
@@ -170,14 +175,32 @@ class Journal:
         row = self.rows[number] = Row(numbers, size + 4 * len(numbers))
         self.last = number
         self.size += row.size
+        places = self._places
+        for sid, last in row.lasts.items():
+            if last:
+                if sid in places:
+                    places[sid].append(number)
+                else:
+                    places[sid] = deque((number,))
         return row
 
     def drop(self, last: int) -> None:
         """The rows up to ``last`` are gone."""
         while self.first <= last:
             row = self.rows.pop(self.first, None)
-            self.size -= row.size if row is not None else 0
+            if row is not None:
+                self.size -= row.size
+                self._forget_places(row)
             self.first += 1
+
+    def _forget_places(self, row: Row) -> None:
+        """The oldest row goes."""
+        for sid, offset in row.lasts.items():
+            if offset:
+                numbers = self._places[sid]
+                numbers.popleft()
+                if not numbers:
+                    del self._places[sid]
 
     def write(
         self,
@@ -199,9 +222,8 @@ class Journal:
     def entries(self, sid: int, after: int) -> list[Entry]:
         """The records of a log that are here, after the offset ``after``."""
         entries: list[Entry] = []
-        for number, row in self.rows.items():
-            if row.lasts.get(sid, 0) > after:
-                entries += row.entries(number, sid, after)
+        for number in self._places.get(sid, ()):
+            entries += self.rows[number].entries(number, sid, after)
         return entries
 
     def unpaged(
@@ -223,10 +245,8 @@ class Journal:
 
     def end(self, sid: int, paged: int) -> int:
         """The last offset of a log whose last one in a page is ``paged``."""
-        for row in reversed(self.rows.values()):
-            if last := row.lasts.get(sid, 0):
-                return max(last, paged)
-        return paged
+        numbers = self._places.get(sid)
+        return max(self.rows[numbers[-1]].lasts[sid], paged) if numbers else paged
 
     def read(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[bytes]:
         """The records of these entries, unchecked."""
@@ -249,9 +269,8 @@ class Journal:
 
     def erase(self, connection: sqlite3.Connection, sid: int) -> None:
         """Overwrite the records of a log, wherever they are here."""
-        for number, row in self.rows.items():
-            if sid not in row.lasts:
-                continue
+        for number in self._places.pop(sid, ()):
+            row = self.rows[number]
             hashes = connection.execute(
                 "SELECT hashes FROM journal WHERE id = ?", (number,)
             ).fetchone()[0]
