@@ -12,6 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from tokenwire.express import Port
+from tokenwire.run.call.native import writer_of
 
 __all__ = ["ChunkedBody"]
 
@@ -28,7 +29,7 @@ class ChunkedBody:
 
     def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
         self._cycle, self._flow, self._loop = cycle, cycle.flow, loop
-        self._write = cycle.transport.write
+        self._write = writer_of(cycle.transport)
         self.port = Port(self._write)
         self._buffer: _Buffer | None = None
 
@@ -61,7 +62,7 @@ class ChunkedBody:
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
             self._cycle.transport = buffer.transport
-            self._write = self.port.send = buffer.transport.write
+            self._write = self.port.send = writer_of(buffer.transport)
             buffer.flush()
 
     def _turn(self, buffer: _Buffer, turns: int) -> None:
