@@ -27,10 +27,8 @@ TESTS = [f"tests/run/test_lane{name}.py" for name in ("_native", "", "_by_hand",
 TESTS += ["tests/log/test_sqlite_pages.py", "tests/log/test_sqlite_native.py"]
 TESTS += ["tests/run/test_sender.py"]
 GENERATED = "any_part or damage or any_columns or any_bytes"
-GENERATED += (
-    " or generated or texts_of_any_kind or any_type or any_form or leaked or gaps"
+GENERATED += " or generated or texts_of_any_kind or any_type or any_form or leaked or gaps"
 GENERATED += " or in_order"
-)
 FLAGS = (
     "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     " -fPIC -shared -ffp-contract=off -Wall -Wextra -Wno-unused-parameter -Werror"
