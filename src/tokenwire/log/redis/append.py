@@ -40,7 +40,7 @@ PUBLISHED = 1 << 40
 #: Where no reader in another process is known, readers are told nothing but at an append so many
 #: seconds after the last one of which they were: those of the release before do not say that they
 #: are there.
-PUBLISH_SECONDS = 0.25
+PUBLISH_SECONDS = 1.0
 #: Bytes of a log that Redis has not noted, at most (`read.lua` knows the number): so many are
 #: missing to a process that takes it over.
 NOTED_BYTES = 4096

@@ -144,7 +144,27 @@ class Link:
     async def send(self, key: str, data: bytes, *, wait: bool = False) -> tuple[Any, bool]:
         """The same for an encoded command."""
         confirm = self.confirm if wait else None
-        return await self.repeat(lambda: self._deliver(key, data, confirm))
+        nodes = self.nodes
+        place = nodes.at_hand(key) if confirm is None and nodes is not None else None
+        if place is None or nodes is None:
+            return await self.repeat(lambda: self._deliver(key, data, confirm))
+        # Nearly always: without a coroutine and a timeout of each layer.
+        loop, (address, wire) = asyncio.get_running_loop(), place
+        start, seconds = loop.time(), self.settings.timeout / 3
+        reply = wire.send(data)
+        timer = loop.call_later(seconds, nodes.drop, address, "the server did not answer in time")
+        try:
+            [answer] = await reply
+        except ConnectionError:
+            nodes.suspect(address)
+            answer = None
+        finally:
+            timer.cancel()
+        if answer is not None and not isinstance(answer, ReplyError):
+            return answer, False
+        self.repeated += 1
+        answer, _ = await self.repeat(lambda: self._deliver(key, data, None), start)
+        return answer, True
 
     async def send_all(
         self, keys: list[str], commands: list[bytes], *, wait: bool = False
@@ -244,10 +264,13 @@ class Link:
             self._check(confirm, replies[len(commands) :])
         return answers
 
-    async def repeat(self, operation: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
-        """Call ``once`` until it works, fails for good, or the time is up."""
+    async def repeat(
+        self, operation: Callable[[], Awaitable[Any]], start: float | None = None
+    ) -> tuple[Any, bool]:
+        """Call ``operation`` until it works, fails for good, or the time is up, which runs from
+        ``start`` (loop time) or now."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + self.settings.timeout
+        end = (loop.time() if start is None else start) + self.settings.timeout
         failures = 0
         again = False
         reason: Exception | None = None

@@ -203,6 +203,14 @@ class Nodes:
             return wire
         return await self._together((address, use), lambda: self._connect(address, use))
 
+    def at_hand(self, key: str) -> tuple[Address, Connection] | None:
+        """The server of ``key`` and the connection to it, where that is open and not in doubt."""
+        address = self.place(key)
+        if address is None or address in self._suspects:
+            return None
+        wire = self._connections.get((address, "main"))
+        return (address, wire) if wire is not None and wire.failure is None else None
+
     async def _connect(self, address: Address, use: str) -> Connection:
         wire, answers = await self.open(Connection, address, self._hello)
         for answer in answers:
