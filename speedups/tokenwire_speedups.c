@@ -19,7 +19,7 @@
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 2
+#define TWIN 3
 
 /* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
    for each line by itself would be most of a token's time here. */
@@ -251,7 +251,7 @@ static int has_at(const char *data, Py_ssize_t size, Py_ssize_t at, Bytes part)
 static PyObject *names;                        /* the globals of lane.py */
 static PyObject *py_received, *seal;           /* `Lane.received` in Python; `_seal` */
 static PyObject *str_time, *str_monotonic, *str_fast, *str_seal, *str_ready, *str_give;
-static PyObject *str_append, *str_make_up, *str_borrow, *str_fail;
+static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several;
 static PyObject *str_received, *str_end_diversion, *str_parse;
 static PyObject *str_is_closing, *str_unsent, *str_write;
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
@@ -896,6 +896,19 @@ static PyObject *append_in_python(PyObject *lane, const Token *token)
     return done;
 }
 
+/* `take_several`, in Python. */
+static PyObject *several(PyObject *lane, PyObject *data, double now)
+{
+    PyObject *function = PyDict_GetItemWithError(names, str_several), *answer = NULL;
+    PyObject *time = PyFloat_FromDouble(now);
+    if (function != NULL && time != NULL)
+        answer = PyObject_CallFunctionObjArgs(function, lane, data, time, NULL);
+    else if (!PyErr_Occurred())
+        answer = PyObject_CallFunctionObjArgs(py_received, lane, data, NULL);
+    Py_XDECREF(time);
+    return answer;
+}
+
 static PyObject *received(PyObject *lane, PyObject *data)
 {
     Held held;
@@ -907,7 +920,7 @@ static PyObject *received(PyObject *lane, PyObject *data)
         PyErr_Clear();
         answer = PyObject_CallFunctionObjArgs(py_received, lane, data, NULL);
     } else if (found == 0) {
-        answer = Py_NewRef(Py_False);
+        answer = several(lane, data, token.now);
     } else if (append(&held, lane, &token, &answer) == 0) {
         PyErr_Clear();
         answer = append_in_python(lane, &token);
@@ -1138,7 +1151,8 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
     } words[] = {
         {&str_time, "time"}, {&str_monotonic, "monotonic"}, {&str_fast, "FAST"},
         {&str_seal, "_seal"}, {&str_append, "_append"}, {&str_make_up, "make_up"},
-        {&str_borrow, "_borrow"}, {&str_fail, "fail"}, {&str_ready, "ready"}, {&str_give, "_give"},
+        {&str_borrow, "_borrow"}, {&str_fail, "fail"}, {&str_ready, "ready"},
+        {&str_several, "take_several"}, {&str_give, "_give"},
         {&str_received, "received"}, {&str_end_diversion, "end_diversion"}, {&str_parse, "parse"},
         {&str_is_closing, "is_closing"}, {&str_unsent, "get_write_buffer_size"},
         {&str_write, "write"},

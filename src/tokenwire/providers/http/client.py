@@ -64,7 +64,7 @@ class PushStream(ByteStream, Protocol):
 
     def divert(self, lane: Diversion, body: bytes) -> bytes | None:
         """While `read_express` waits, give what the socket brings to ``lane`` first, before it is
-        parsed: if the read that is being handed on was ``body`` in one whole chunk, and nothing
+        parsed: if the read that is being handed on was ``body`` in whole chunks, and nothing
         else. Returns how this server writes the head of a chunk (a format of its size, with the
         line end); None, and nothing has changed, otherwise."""
         ...

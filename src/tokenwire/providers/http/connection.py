@@ -150,7 +150,7 @@ class Response:
         waiter = self._waiter
         if waiter is None or waiter.done() or self._error is not None or self._ended:
             return None
-        return self._connection.divert(lane, body)
+        return self._connection.divert(lane, self._pieces, body)
 
     def settle(self) -> None:
         """End the diversion; a waiting `read_express` returns None."""
@@ -399,10 +399,14 @@ class Connection(asyncio.Protocol):
 
     # --- past the parser -----------------------------------------------------------------------
 
-    def divert(self, lane: Diversion, body: bytes) -> bytes | None:
-        """See `providers.http.client.PushStream`. The parser stands between two chunks then."""
+    def divert(self, lane: Diversion, pieces: list[bytes], body: bytes) -> bytes | None:
+        """See `providers.http.client.PushStream`. ``pieces``: what the parser gave of ``body``, one
+        of each chunk. It stands between two chunks then."""
+        if b"".join(pieces) != body:
+            return None
         for head in _CHUNK_HEADS:
-            if self._read == b"%b%b\r\n" % (head % len(body), body):
+            chunks = [b"%b%b\r\n" % (head % len(piece), piece) for piece in pieces]
+            if self._read == b"".join(chunks):
                 self.diversion = lane
                 return head
         return None

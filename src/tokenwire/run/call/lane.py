@@ -32,6 +32,7 @@ from tokenwire.providers.http.connection import Connection
 from tokenwire.run.call.deadlines import Watch
 from tokenwire.run.call.native import numbers_of, twin_of
 from tokenwire.run.call.pacing import FAST, Pacer
+from tokenwire.run.call.several import Place, last_of, take_several
 from tokenwire.run.call.source import Source
 from tokenwire.run.call.template import Template, is_text, is_written_so, written
 
@@ -130,6 +131,10 @@ class Account(Protocol):
 
     def failed(self, error: Exception) -> None:
         """Something went wrong; the run's task raises it."""
+        ...
+
+    def wait_for_tick(self) -> None:
+        """Read the socket again at the next tick."""
         ...
 
 
@@ -250,10 +255,11 @@ class Lane(_Base):
 
     # --- learning ------------------------------------------------------------------------------
 
-    def offer(self, body: bytes, delta: Event, room: int) -> None:
-        """A read went the ordinary way and gave ``delta``, alone: learn from it, and begin if the
-        template is proven. ``room``: the bytes that the answer may still have."""
-        if not isinstance(delta, PartDelta) or not self._knows(body, delta):
+    def offer(self, body: bytes, events: list[Event], room: int) -> None:
+        """A read went the ordinary way and gave ``events``, only deltas: learn from it, and begin
+        if the template is proven. ``room``: the bytes that the answer may still have."""
+        found = last_of(body, events)
+        if found is None or not self._knows(*found):
             self._misses += 1
             return
         seat, watch = self._way.seat(self.make_up), self._source.watch
@@ -272,10 +278,15 @@ class Lane(_Base):
         watch.progress = self
         self._borrow()
 
-    def _knows(self, body: bytes, delta: PartDelta) -> bool:
-        """Whether a proven template has ``body``, and the decoder takes all that fits it."""
+    def _knows(
+        self, previous: bytes | None, body: bytes, delta: PartDelta, previous_text: str
+    ) -> bool:
+        """Whether a proven template has ``body``, and the decoder takes all that fits it.
+        ``previous``: the payload before it, if it came in the same read."""
         text, template = written(delta.text), self._template
         before, self._before = self._before, (body, text)
+        if previous is not None:
+            before = previous, written(previous_text)
         if template is not None and template.fits(body, text, delta):
             return self._decoder.plain(body) is not None
         template = Template.learn(self._decoder, before, body, delta) if before else None
@@ -290,13 +301,14 @@ class Lane(_Base):
     # --- on the lane ---------------------------------------------------------------------------
 
     def received(self, data: bytes) -> bool:
-        """Take a read whole; False, and nothing has happened, for one that does not fit."""
+        """Take a read whole; False, and nothing has happened, for one that does not fit. Here is
+        what most are, one chunk of an ordinary stream."""
         now = time.monotonic()
         gap, mean = now - self._now, self._mean
         mean += (gap - mean) * (0.5 if gap > mean else 0.2)  # as `Pacer.read`
         length = len(data)
         if length > _MOST_BYTES or not data.startswith(line := self._lines[length]):
-            return False
+            return take_several(self, data, now)
         start = len(line)
         size = length - start - 2
         if self._varies:
@@ -304,7 +316,7 @@ class Lane(_Base):
         elif data.endswith(self._end) and data.startswith(self._head, start):
             text = data[start + len(self._head) : -len(self._end)]
         else:
-            return False
+            return take_several(self, data, now)
         t = self._base + int((now - self._start) * 1000)
         if (
             not text
@@ -317,7 +329,7 @@ class Lane(_Base):
             # A character that is no ASCII has two bytes at least, and is a token at most.
             or (quarters := self._quarters - (len(text) << (not text.isascii()))) < 0
         ):
-            return False
+            return take_several(self, data, now)
         return self._append(text, size, t, now, mean, quarters)
 
     def _append(
@@ -426,6 +438,11 @@ class Lane(_Base):
         self._read, self._read_start, self._read_end = data, start, end
         self._text_start, self._text_end = span
         return data[span[0] : span[1]]
+
+    def _keep(self, data: bytes, place: Place) -> None:
+        """The last payload, of those in which more differs than the text."""
+        self._read = data
+        self._read_start, self._text_start, self._text_end, self._read_end = place
 
     def leave(self) -> None:
         """Whoever looks at decoder, order, fold and clocks now finds everything there. Raises

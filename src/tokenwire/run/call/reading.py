@@ -175,11 +175,15 @@ class Reading:
             return [event for event in events if type(event) is Raw]
         self._fast = self._pacer.read(self._source.touch(), len(data), len(events))
         if self._fast:
-            go_on = self._source.hold()
-            self._holds = go_on is not None
-            if go_on is not None:
-                self._ticks.call(go_on)
+            self.wait_for_tick()
         return events
+
+    def wait_for_tick(self) -> None:
+        """Leave the socket alone until the next tick, if the source supports that."""
+        go_on = self._source.hold()
+        self._holds = go_on is not None
+        if go_on is not None:
+            self._ticks.call(go_on)
 
     def _near_end(self, events: list[Event]) -> None:
         """The end of the answer does not need the end of the connection, which some peers keep
@@ -212,8 +216,8 @@ class Reading:
                 len(events) == 1 or all(map(_is_delta, events))
             ):
                 outcome = self._express.take(events)  # type: ignore[union-attr]
-                if outcome is YES and self._lane is not False and len(events) == 1:
-                    self._offer(data, events[0])
+                if outcome is YES and self._lane is not False:
+                    self._offer(data, events)
         except Exception as error:
             self._failure = error
             return SETTLE
@@ -224,7 +228,7 @@ class Reading:
 
     # --- the lane, see `run.call.lane` -----------------------------------------------------------
 
-    def _offer(self, data: bytes, delta: Event) -> None:
+    def _offer(self, data: bytes, events: list[Event]) -> None:
         lane = self._lane
         if not isinstance(lane, Lane):
             decoder, way = self._decoder, self._express
@@ -232,9 +236,9 @@ class Reading:
                 self._lane = False
                 return
             self._lane = lane = Lane(self._source, decoder, way, self._pacer, self)
-        if self._fast or self._over or self._ending:
+        if self._over or self._ending:
             return
-        lane.offer(data, delta, MOST_RESPONSE_BYTES - self._total)
+        lane.offer(data, events, MOST_RESPONSE_BYTES - self._total)
         if lane.is_hopeless:
             self._lane = False
 

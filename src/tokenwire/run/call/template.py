@@ -111,16 +111,24 @@ class Template:
 
     def span_in(self, data: bytes, start: int, end: int) -> tuple[int, int] | None:
         """Where the text is in a payload in which fields differ."""
-        text, place = None, start
-        for fixed, match in self.steps:
+        found = self.first_in(data, start) if self.steps else None
+        return found[:2] if found is not None and found[2] == end else None
+
+    def first_in(self, data: bytes, start: int) -> tuple[int, int, int] | None:
+        """Where the text of the payload that begins at ``start`` does, where it ends, and where the
+        payload does; None for one that does not fit."""
+        first = last = -1
+        place = start
+        for fixed, match in self.steps or ((self.head, _TEXT),):
             gap = match(data, place + len(fixed)) if data.startswith(fixed, place) else None
             if gap is None:
                 return None
             place = gap.end()
             if match is _TEXT:
-                text = gap.span()
-        is_whole = place + len(self.tail) == end and data.startswith(self.tail, place)
-        return text if is_whole else None
+                first, last = gap.span()
+        if first < 0 or not data.startswith(self.tail, place):
+            return None
+        return first, last, place + len(self.tail)
 
     def _find_steps(self, decoder: SteadyDecoder) -> None:
         """Cut what stands around the text where fields may differ."""
