@@ -88,6 +88,8 @@ class Socket(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.closed = self.paused = False
+        #: How often it was left alone for a while.
+        self.pauses = 0
         self.connection: Connection | None = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -101,6 +103,7 @@ class Socket(asyncio.Transport):
 
     def pause_reading(self) -> None:
         self.paused = True
+        self.pauses += 1
 
     def resume_reading(self) -> None:
         self.paused = False
@@ -192,6 +195,8 @@ class Outcome:
         self.readers: dict[str, bytes] = {}
         self.state: Any = None
         self.chunks = self.appended = 0
+        #: How often a provider's socket was left alone, as between two ticks.
+        self.pauses = 0
         #: What the store counts, at the end.
         self.counted: dict[str, Any] = {}
         #: Reads that the lane took, and records that it wrote to a reader itself.
@@ -411,6 +416,7 @@ def run_over(
                     await asyncio.sleep(0)
             outcome.readers = {name: body.data for name, body in scene.bodies.items()}
             outcome.on_lane, outcome.states = on_lane, states
+            outcome.pauses = sum(socket.pauses for socket in http.sockets)
             outcome.by_hand = sum(body.past for body in scene.bodies.values())
             return outcome
 

@@ -258,8 +258,8 @@ class Lane(_Base):
     def offer(self, body: bytes, events: list[Event], room: int) -> None:
         """A read went the ordinary way and gave ``events``, only deltas: learn from it, and begin
         if the template is proven. ``room``: the bytes that the answer may still have."""
-        found = last_of(body, events)
-        if found is None or not self._knows(*found):
+        example = last_of(body, events)
+        if example is None or not self._knows(*example):
             self._misses += 1
             return
         seat, watch = self._way.seat(self.make_up), self._source.watch

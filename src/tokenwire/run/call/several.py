@@ -18,7 +18,7 @@ import msgspec
 
 from tokenwire.events.model import Event, PartDelta
 from tokenwire.run.call.pacing import FAST, LARGE
-from tokenwire.run.call.template import Template, is_text
+from tokenwire.run.call.template import Template, is_text, is_written_so
 
 __all__ = ["Laned", "Place", "last_of", "payloads_in", "take_several"]
 
@@ -42,9 +42,9 @@ class _Account(Protocol):
 class Laned(Protocol):
     """A lane (`run.call.lane`), as this module sees it."""
 
-    _account: _Account
     _base: int
     _bytes: int
+    _lines: list[bytes]
     _mean: float
     _now: float
     _quarters: int
@@ -52,6 +52,9 @@ class Laned(Protocol):
     _start: float
     _template: Template | None
     _varies: bool
+
+    @property
+    def _account(self) -> _Account: ...
 
     def _keep(self, data: bytes, place: Place) -> None: ...
 
@@ -65,10 +68,10 @@ def take_several(lane: Laned, data: bytes, now: float) -> bool:
     template = lane._template
     if len(data) >= LARGE or template is None:
         return False
-    found = payloads_in(data, template)
-    if found is None:
+    payloads = payloads_in(data, template, lane._lines)
+    if payloads is None:
         return False
-    texts, size, place = found
+    texts, size, place = payloads
     text = texts[0] if len(texts) == 1 else b"".join(texts)
     is_ascii = text.isascii()
     t = lane._base + int((now - lane._start) * 1000)
@@ -92,10 +95,18 @@ def take_several(lane: Laned, data: bytes, now: float) -> bool:
     return True
 
 
-def payloads_in(data: bytes, template: Template) -> tuple[list[bytes], int, Place] | None:
+def payloads_in(
+    data: bytes, template: Template, lines: Sequence[bytes]
+) -> tuple[list[bytes], int, Place] | None:
     """The texts of a read of whole chunks with payloads that all fit; the bytes of the payloads;
-    where the last one is. None for any other read."""
-    texts: list[bytes] = []
+    where the last one is, if they differ in more than texts. None for any other read. ``lines``:
+    the line before a chunk's payload, by the length of the chunk."""
+    if not template.steps:
+        texts = _alike_in(data, template, lines)
+        if texts:
+            around = len(template.head) + len(template.tail)
+            return texts, len(texts) * around + sum(map(len, texts)), (0, 0, 0, 0)
+    texts = []
     place = size = begin = first = last = 0
     bar, find = template.bar, template.first_in
     while place < len(data):
@@ -108,11 +119,11 @@ def payloads_in(data: bytes, template: Template) -> tuple[list[bytes], int, Plac
             return None
         size += end - start
         while start < end:
-            found = find(data, start)
-            if found is None:
+            payload = find(data, start)
+            if payload is None:
                 return None
             begin = start
-            first, last, start = found
+            first, last, start = payload
             if first == last or data.startswith(bar, first):
                 return None
             texts.append(data[first:last])
@@ -120,6 +131,27 @@ def payloads_in(data: bytes, template: Template) -> tuple[list[bytes], int, Plac
             return None
         place = end + 2
     return (texts, size, (begin, first, last, place - 2)) if texts else None
+
+
+def _alike_in(data: bytes, template: Template, lines: Sequence[bytes]) -> list[bytes]:
+    """`payloads_in` where payloads differ in nothing but the text, and each is a chunk of its own;
+    empty where they do not, or are not."""
+    head, bar, end = template.head, template.bar, template.tail + b"\r\n"
+    texts: list[bytes] = []
+    pieces = data.split(end)
+    if pieces.pop():
+        return []
+    for piece in pieces:
+        length = len(piece) + len(end)
+        line = lines[length] if length < len(lines) else data
+        start = len(line) + len(head)
+        if not piece.startswith(line) or not piece.startswith(head, len(line)):
+            return []
+        text = piece[start:]
+        if not text or is_written_so(text) is None or text.startswith(bar):
+            return []
+        texts.append(text)
+    return texts
 
 
 def last_of(

@@ -111,8 +111,8 @@ class Template:
 
     def span_in(self, data: bytes, start: int, end: int) -> tuple[int, int] | None:
         """Where the text is in a payload in which fields differ."""
-        found = self.first_in(data, start) if self.steps else None
-        return found[:2] if found is not None and found[2] == end else None
+        payload = self.first_in(data, start) if self.steps else None
+        return payload[:2] if payload is not None and payload[2] == end else None
 
     def first_in(self, data: bytes, start: int) -> tuple[int, int, int] | None:
         """Where the text of the payload that begins at ``start`` does, where it ends, and where the
