@@ -301,8 +301,7 @@ class Lane(_Base):
     # --- on the lane ---------------------------------------------------------------------------
 
     def received(self, data: bytes) -> bool:
-        """Take a read whole; False, and nothing has happened, for one that does not fit. Here is
-        what most are, one chunk of an ordinary stream."""
+        """Take a read whole; False, and nothing has happened, for one that does not fit."""
         now = time.monotonic()
         gap, mean = now - self._now, self._mean
         mean += (gap - mean) * (0.5 if gap > mean else 0.2)  # as `Pacer.read`
