@@ -19,7 +19,7 @@
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 3
+#define TWIN 4
 
 /* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
    for each line by itself would be most of a token's time here. */
@@ -39,9 +39,9 @@ static inline void ahead(const void *place, Py_ssize_t size)
 /* --- attributes: where `__slots__` put them -------------------------------------------------- */
 
 #define SLOTS(S)                                                                               \
-    S(Lane, _bar) S(Lane, _end) S(Lane, _head) S(Lane, _json) S(Lane, _lines) S(Lane, _read)   \
-    S(Lane, _sink) S(Lane, _tape) S(Lane, _template) S(Lane, _text) S(Lane, _times)            \
-    S(Lane, _varies) S(Template, steps) S(Template, tail)                                      \
+    S(Lane, _account) S(Lane, _bar) S(Lane, _end) S(Lane, _head) S(Lane, _json) S(Lane, _lines)  \
+    S(Lane, _read) S(Lane, _sink) S(Lane, _tape) S(Lane, _template) S(Lane, _text) S(Lane, _times)            \
+    S(Lane, _varies) S(Template, bar) S(Template, head) S(Template, steps) S(Template, tail)   \
     S(Tape, bytes) S(Tape, records) S(Tape, takers) S(Tape, usage) S(Tape, writer)             \
     S(Usage, bytes) S(Usage, records) S(Reader, after) S(Reader, port)                         \
     S(Port, fixed) S(Port, form) S(Port, is_open) S(Port, send) S(Port, wrote)                 \
@@ -251,7 +251,8 @@ static int has_at(const char *data, Py_ssize_t size, Py_ssize_t at, Bytes part)
 static PyObject *names;                        /* the globals of lane.py */
 static PyObject *py_received, *seal;           /* `Lane.received` in Python; `_seal` */
 static PyObject *str_time, *str_monotonic, *str_fast, *str_seal, *str_ready, *str_give;
-static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several;
+static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several, *str_wait;
+static PyObject *py_several, *several_names; /* `take_several` in Python, and its globals */
 static PyObject *str_received, *str_end_diversion, *str_parse;
 static PyObject *str_is_closing, *str_unsent, *str_write;
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
@@ -896,16 +897,187 @@ static PyObject *append_in_python(PyObject *lane, const Token *token)
     return done;
 }
 
-/* `take_several`, in Python. */
-static PyObject *several(PyObject *lane, PyObject *data, double now)
+/* --- several payloads in one read: run/call/several.py ---------------------------------------- */
+
+#define LARGE (16 << 10)
+#define MOST_TEXT (4 << 10)
+
+/* The texts of the payloads of a read, joined. */
+typedef struct {
+    char text[MOST_TEXT];
+    Py_ssize_t size, count, all; /* of the text; payloads, and their bytes */
+    int is_ascii;
+    Py_ssize_t begin, first, last, end; /* where the last payload is, and its text */
+} Joined;
+
+/* The size of a chunk from its head at `at`, which is moved behind it; 0 for another form. */
+static Py_ssize_t chunk_size(const char *raw, Py_ssize_t *at)
 {
-    PyObject *function = PyDict_GetItemWithError(names, str_several), *answer = NULL;
-    PyObject *time = PyFloat_FromDouble(now);
-    if (function != NULL && time != NULL)
-        answer = PyObject_CallFunctionObjArgs(function, lane, data, time, NULL);
-    else if (!PyErr_Occurred())
-        answer = PyObject_CallFunctionObjArgs(py_received, lane, data, NULL);
-    Py_XDECREF(time);
+    Py_ssize_t size = 0, place = *at;
+    for (; place - *at < 4; place++) {
+        char c = raw[place];
+        int digit = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
+        if (digit < 0 || (digit == 0 && place == *at))
+            break;
+        size = size * 16 + digit;
+    }
+    if (place == *at || raw[place] != '\r' || raw[place + 1] != '\n')
+        return 0;
+    *at = place + 2;
+    return size;
+}
+
+/* `Template.first_in`: 1 with the payload's end and that of its text, 0 where none fits, -1 for a
+   template of another kind. */
+static int payload_at(PyObject *steps, Bytes head, Bytes tail, const char *raw, Py_ssize_t size,
+                      Py_ssize_t at, Joined *joined, Py_ssize_t *end)
+{
+    int has_text = 0, is_ascii;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(steps); i++) {
+        PyObject *step = PyList_GET_ITEM(steps, i);
+        if (!PyTuple_CheckExact(step) || PyTuple_GET_SIZE(step) != 2
+            || !PyBytes_CheckExact(PyTuple_GET_ITEM(step, 0)))
+            return -1;
+        PyObject *fixed = PyTuple_GET_ITEM(step, 0), *match = PyTuple_GET_ITEM(step, 1);
+        Bytes part = {PyBytes_AS_STRING(fixed), PyBytes_GET_SIZE(fixed)};
+        if (!has_at(raw, size, at, part))
+            return 0;
+        at += part.size;
+        Py_ssize_t next = gap_end(match, raw, at, size);
+        if (next < 0)
+            return next == -1 ? 0 : -1;
+        if (match == match_text) {
+            joined->first = at, joined->last = next;
+            has_text = 1;
+        }
+        at = next;
+    }
+    if (PyList_GET_SIZE(steps) == 0) {
+        if (!has_at(raw, size, at, head))
+            return 0;
+        joined->first = at + head.size;
+        joined->last = at = string_end(raw, joined->first, size, &is_ascii);
+        has_text = 1;
+    }
+    *end = at + tail.size;
+    return has_text && has_at(raw, size, at, tail);
+}
+
+/* `payloads_in`: 1 for a read that fits, 0 for one that does not, -1 for a template of another
+   kind, or with an error. */
+static int join(Held *held, PyObject *template, PyObject *data, Joined *joined)
+{
+    const char *raw = PyBytes_AS_STRING(data);
+    Py_ssize_t size = PyBytes_GET_SIZE(data), at = 0;
+    PyObject *steps = hold(held, get(template, Template_steps));
+    Bytes head, tail, bar;
+    if (steps == NULL || !PyList_CheckExact(steps) || bytes(held, template, Template_head, &head)
+        || bytes(held, template, Template_tail, &tail)
+        || bytes(held, template, Template_bar, &bar))
+        return -1;
+    joined->size = joined->count = joined->all = 0;
+    joined->is_ascii = 1;
+    while (at < size) {
+        Py_ssize_t start = at, more = chunk_size(raw, &start), end = start + more;
+        if (more == 0 || !has_at(raw, size, end, (Bytes){"\r\n", 2}))
+            return 0;
+        joined->all += more;
+        while (start < end) {
+            joined->begin = start;
+            int fits = payload_at(steps, head, tail, raw, size, start, joined, &start);
+            if (fits != 1)
+                return fits;
+            const char *text = raw + joined->first;
+            Py_ssize_t length = joined->last - joined->first;
+            if (length == 0 || has_at(raw, size, joined->first, bar)
+                || length > MOST_TEXT - joined->size)
+                return 0;
+            int is_ascii = 1;
+            for (Py_ssize_t i = 0; i < length && is_ascii; i++)
+                is_ascii = (unsigned char)text[i] < 0x80;
+            if (!is_ascii && !is_text(text, length))
+                return 0;
+            joined->is_ascii &= is_ascii;
+            memcpy(joined->text + joined->size, text, length);
+            joined->size += length;
+            joined->count++;
+        }
+        if (start != end)
+            return 0;
+        joined->end = end;
+        at = end + 2;
+    }
+    return joined->count > 0;
+}
+
+/* The first half of `take_several`, as `fits`. `token` has the time. */
+static int fits_several(Held *held, PyObject *lane, PyObject *data, Token *token, Joined *joined)
+{
+    Numbers *numbers = (Numbers *)lane;
+    PyObject *template = hold(held, get(lane, Lane__template));
+    if (PyDict_GetItemWithError(names, str_several) != py_several || template == NULL)
+        return -1;
+    if (PyBytes_GET_SIZE(data) >= LARGE || template == Py_None)
+        return 0;
+    int found = join(held, template, data, joined);
+    if (found != 1)
+        return found;
+    double milliseconds = (token->now - numbers->start) * 1000;
+    if (!(milliseconds > -1e15 && milliseconds < 1e15) || !is_small(numbers->base)
+        || !is_small(numbers->room) || !is_small(numbers->bytes) || !is_small(numbers->quarters))
+        return -1;
+    token->t = numbers->base + (int64_t)milliseconds;
+    token->size = joined->all;
+    token->quarters = numbers->quarters - (joined->is_ascii ? joined->size : joined->size * 2);
+    if (token->size > numbers->room - numbers->bytes || token->t <= 0 || token->quarters < 0)
+        return 0;
+    double gap = (token->now - numbers->now) / (double)joined->count, mean = numbers->mean;
+    token->mean = mean + (gap - mean) * (gap > mean ? 0.5 : 0.2);
+    token->text = (Bytes){joined->text, joined->size};
+    PyObject *steps = peek(template, Template_steps);
+    if (steps != NULL && PyList_GET_SIZE(steps) > 0) {
+        if (put(lane, Lane__read, data))
+            return -1;
+        numbers->read_start = joined->begin, numbers->read_end = joined->end;
+        numbers->text_start = joined->first, numbers->text_end = joined->last;
+    }
+    return 1;
+}
+
+/* `take_several`. */
+static PyObject *several(Held *held, PyObject *lane, PyObject *data, Token *token)
+{
+    Joined joined;
+    PyObject *answer = NULL;
+    int found = fits_several(held, lane, data, token, &joined);
+    if (found < 0) {
+        PyErr_Clear();
+        PyObject *function = PyDict_GetItemWithError(names, str_several);
+        PyObject *time = PyFloat_FromDouble(token->now);
+        if (function != NULL && time != NULL)
+            answer = PyObject_CallFunctionObjArgs(function, lane, data, time, NULL);
+        else if (!PyErr_Occurred())
+            answer = PyObject_CallFunctionObjArgs(py_received, lane, data, NULL);
+        Py_XDECREF(time);
+        return answer;
+    }
+    if (found == 0)
+        return Py_NewRef(Py_False);
+    if (append(held, lane, token, &answer) == 0) {
+        PyErr_Clear();
+        answer = append_in_python(lane, token);
+    }
+    PyObject *fast = PyDict_GetItemWithError(several_names, str_fast);
+    if (answer == Py_True && fast != NULL && PyFloat_Check(fast)
+        && token->mean < PyFloat_AS_DOUBLE(fast)) {
+        PyObject *account = get(lane, Lane__account);
+        if (account == NULL || call(account, str_wait))
+            Py_CLEAR(answer);
+        Py_XDECREF(account);
+    }
     return answer;
 }
 
@@ -920,7 +1092,7 @@ static PyObject *received(PyObject *lane, PyObject *data)
         PyErr_Clear();
         answer = PyObject_CallFunctionObjArgs(py_received, lane, data, NULL);
     } else if (found == 0) {
-        answer = several(lane, data, token.now);
+        answer = several(&held, lane, data, &token);
     } else if (append(&held, lane, &token, &answer) == 0) {
         PyErr_Clear();
         answer = append_in_python(lane, &token);
@@ -1104,8 +1276,9 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     PyObject *bytes_bound = PyDict_GetItemString(lane_names, "_MOST_BYTES");
     PyObject *sum_bound = PyDict_GetItemString(lane_names, "_MOST_OUTSTANDING");
     PyObject *seconds_bound = PyDict_GetItemString(lane_names, "_MOST_SECONDS");
+    PyObject *now_several = PyDict_GetItemString(lane_names, "take_several");
     if (in_python == NULL || !PyFunction_Check(in_python) || !now_seal || !bytes_bound
-        || !sum_bound || !seconds_bound
+        || !sum_bound || !seconds_bound || !now_several || !PyFunction_Check(now_several)
         || !PyType_IsSubtype((PyTypeObject *)lane, &Numbers_type)) {
         Py_XDECREF(in_python);
         if (!PyErr_Occurred())
@@ -1118,6 +1291,8 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     Py_XSETREF(py_received, in_python);
     Py_XSETREF(names, Py_NewRef(lane_names));
     Py_XSETREF(seal, Py_NewRef(now_seal));
+    Py_XSETREF(py_several, Py_NewRef(now_several));
+    Py_XSETREF(several_names, Py_NewRef(PyFunction_GetGlobals(now_several)));
     Py_XSETREF(match_text, Py_NewRef(matches[0]));
     Py_XSETREF(match_number, Py_NewRef(matches[1]));
     Py_XSETREF(match_count, Py_NewRef(matches[2]));
@@ -1152,7 +1327,7 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
         {&str_time, "time"}, {&str_monotonic, "monotonic"}, {&str_fast, "FAST"},
         {&str_seal, "_seal"}, {&str_append, "_append"}, {&str_make_up, "make_up"},
         {&str_borrow, "_borrow"}, {&str_fail, "fail"}, {&str_ready, "ready"},
-        {&str_several, "take_several"}, {&str_give, "_give"},
+        {&str_several, "take_several"}, {&str_wait, "wait_for_tick"}, {&str_give, "_give"},
         {&str_received, "received"}, {&str_end_diversion, "end_diversion"}, {&str_parse, "parse"},
         {&str_is_closing, "is_closing"}, {&str_unsent, "get_write_buffer_size"},
         {&str_write, "write"},

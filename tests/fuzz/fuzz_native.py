@@ -23,7 +23,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [ROOT / "speedups" / f"tokenwire_{name}.c" for name in ("speedups", "pages")]
-TESTS = [f"tests/run/test_lane{name}.py" for name in ("_native", "", "_by_hand", "_dialects")]
+TESTS = [
+    f"tests/run/test_lane{name}.py" for name in ("_native", "", "_several", "_by_hand", "_dialects")
+]
 TESTS += ["tests/log/test_sqlite_pages.py", "tests/log/test_sqlite_native.py"]
 TESTS += ["tests/run/test_sender.py"]
 GENERATED = "any_part or damage or any_columns or any_bytes"

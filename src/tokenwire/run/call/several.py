@@ -51,7 +51,6 @@ class Laned(Protocol):
     _room: int
     _start: float
     _template: Template | None
-    _varies: bool
 
     @property
     def _account(self) -> _Account: ...
@@ -86,7 +85,7 @@ def take_several(lane: Laned, data: bytes, now: float) -> bool:
         return False
     gap, mean = (now - lane._now) / len(texts), lane._mean
     mean += (gap - mean) * (0.5 if gap > mean else 0.2)  # as `Pacer.read`
-    if lane._varies:
+    if template.steps:
         lane._keep(data, place)
     if not lane._append(text, size, t, now, mean, quarters):
         return False
