@@ -65,9 +65,11 @@ static void send_all(int port, double rate) {
     for (int64_t due = now_ns();; due += (int64_t)(1e9 / rate)) {
         for (int fd; count < MOST && (fd = accept(listener, NULL, NULL)) >= 0; count++) {
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-            if (recv(fd, seen, sizeof seen, 0) <= 0) fail("request");
-            if (send(fd, HEAD, sizeof HEAD - 1, MSG_NOSIGNAL) < 0) fail("head");
-            readers[count] = fd;
+            if (recv(fd, seen, sizeof seen, 0) <= 0 ||
+                send(fd, HEAD, sizeof HEAD - 1, MSG_NOSIGNAL) < 0)
+                close(fd), count--; /* it only looked whether somebody is here */
+            else
+                readers[count] = fd;
         }
         for (int i = 0; i < count; i++)
             if (send(readers[i], block, (size_t)whole, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
