@@ -19,7 +19,7 @@
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 4
+#define TWIN 5
 
 /* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
    for each line by itself would be most of a token's time here. */
@@ -44,8 +44,9 @@ static inline void ahead(const void *place, Py_ssize_t size)
     S(Lane, _varies) S(Template, bar) S(Template, head) S(Template, steps) S(Template, tail)   \
     S(Tape, bytes) S(Tape, records) S(Tape, takers) S(Tape, usage) S(Tape, writer)             \
     S(Usage, bytes) S(Usage, records) S(Reader, after) S(Reader, port)                         \
-    S(Port, fixed) S(Port, form) S(Port, is_open) S(Port, send) S(Port, wrote)                 \
-    S(Connection, diversion)
+    S(Port, fd) S(Port, form) S(Port, is_open) S(Port, send) S(Port, socket) S(Port, text)     \
+    S(Port, unsent) S(Port, wrote) S(Form, chunk) S(Form, fixed) S(Form, has_cursor)           \
+    S(Form, head) S(Form, is_json) S(Form, shift) S(Connection, diversion)
 
 enum slot {
 #define S(owner, name) owner##_##name,
@@ -250,13 +251,14 @@ static int has_at(const char *data, Py_ssize_t size, Py_ssize_t at, Bytes part)
 
 static PyObject *names;                        /* the globals of lane.py */
 static PyObject *py_received, *seal;           /* `Lane.received` in Python; `_seal` */
+static PyObject *py_offer;                     /* express.py: `offer` in Python */
 static PyObject *str_time, *str_monotonic, *str_fast, *str_seal, *str_ready, *str_give;
 static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several, *str_wait;
 static PyObject *py_several, *several_names; /* `take_several` in Python, and its globals */
 static PyObject *str_received, *str_end_diversion, *str_parse;
-static PyObject *str_is_closing, *str_unsent, *str_write;
+static PyObject *str_is_closing, *str_unsent, *str_write, *str_offer;
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
-static int64_t most_bytes, most_outstanding;
+static int64_t most_bytes, most_outstanding, most_text;
 static double most_seconds;
 
 /* --- text ------------------------------------------------------------------------------------ */
@@ -409,12 +411,17 @@ static Py_ssize_t fill(char *out, Py_ssize_t room, Bytes form, const Gap *gaps, 
 {
     Py_ssize_t size = 0;
     int used = 0;
-    for (Py_ssize_t at = 0; at < form.size; at++) {
-        char c = form.data[at], digits[24];
-        Bytes piece = {&c, 1};
-        if (c == '%') {
+    for (Py_ssize_t at = 0; at < form.size;) {
+        const char *start = form.data + at, *gap = memchr(start, '%', (size_t)(form.size - at));
+        char digits[24];
+        Bytes piece = {start, gap == NULL ? form.size - at : gap - start};
+        at += piece.size;
+        if (piece.size == 0) {
             char kind = ++at < form.size ? form.data[at] : 0;
-            if (kind != '%') {
+            at++;
+            if (kind == '%')
+                piece = (Bytes){gap, 1};
+            else {
                 if (used == count || gaps[used].kind != kind || gaps[used].number < 0)
                     return -1;
                 piece = gaps[used].text;
@@ -605,39 +612,94 @@ static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
     return 1;
 }
 
-/* The chunk of a port whose form is not the usual one. */
-static PyObject *odd_chunk(PyObject *port, PyObject *form, Bytes cursor, Bytes json)
+/* --- readers: express.py, `offer` -------------------------------------------------------------- */
+
+/* The newest record of a log, as it is offered, and its chunk in the form that was asked for last. */
+typedef struct {
+    PyObject *offset, *record;
+    int64_t seq;
+    Bytes check, json, text;
+    PyObject *form, *chunk; /* `chunk` is made where somebody wants an object */
+    Py_ssize_t size;
+    char out[MOST_RECORD + 1024];
+} Offer;
+
+static int flag(PyObject *object, enum slot s, int *value)
 {
-    PyObject *fixed = get(port, Port_fixed), *more = NULL, *size = NULL, *gaps = NULL;
-    PyObject *chunk = NULL;
-    if (fixed != NULL)
-        more = PyLong_FromSsize_t(cursor.size + json.size);
-    if (more != NULL)
-        size = PyNumber_Add(fixed, more);
-    if (size != NULL)
-        gaps = Py_BuildValue("Oy#y#", size, cursor.data, cursor.size, json.data, json.size);
-    if (gaps != NULL)
-        chunk = PyNumber_Remainder(form, gaps);
-    Py_XDECREF(fixed), Py_XDECREF(more), Py_XDECREF(size), Py_XDECREF(gaps);
-    return chunk;
+    PyObject *found = get(object, s);
+    int is_flag = found == Py_True || found == Py_False;
+    *value = found == Py_True;
+    Py_XDECREF(found);
+    return is_flag ? 0 : -1;
 }
 
-/* `port.form % (port.fixed + len(cursor) + len(json), cursor, json)`; a new reference. */
-static PyObject *chunk_of(PyObject *port, PyObject *form, Bytes cursor, Bytes json)
+/* `Form.fill` into `offer->out`: 0, with a size of 0 for a record that does not fit; -1 for a form
+   of another kind. */
+static int fill_form(Offer *offer, PyObject *form)
 {
-    char out[MOST_RECORD + 512];
-    int64_t fixed;
-    if (PyBytes_CheckExact(form) && !number(port, Port_fixed, &fixed)) {
-        Gap gaps[] = {
-            {'x', {NULL, 0}, fixed + cursor.size + json.size}, {'b', cursor, 0}, {'b', json, 0}
-        };
-        Bytes parts = {PyBytes_AS_STRING(form), PyBytes_GET_SIZE(form)};
-        Py_ssize_t size = fill(out, sizeof out, parts, gaps, 3);
-        if (size >= 0)
-            return PyBytes_FromStringAndSize(out, size);
+    Held held = {.count = 0};
+    Bytes chunk, head, text = offer->text, cursor = {NULL, 0}, number_text = {NULL, 0};
+    char cursor_out[40], number_out[24];
+    int64_t fixed, shift = 0;
+    int has_cursor, is_json, failed = -1;
+    offer->size = 0;
+    if (form == Py_None)
+        return 0;
+    PyObject *shifted = hold(&held, get(form, Form_shift));
+    if (bytes(&held, form, Form_chunk, &chunk) || bytes(&held, form, Form_head, &head)
+        || number(form, Form_fixed, &fixed) || flag(form, Form_has_cursor, &has_cursor)
+        || flag(form, Form_is_json, &is_json) || shifted == NULL
+        || (shifted != Py_None && number(form, Form_shift, &shift)))
+        goto done;
+    failed = 0;
+    if (head.size == 0)
+        text = offer->json;
+    else if (!has_at(offer->json.data, offer->json.size, 0, head)
+             || (!is_json && memchr(text.data, '\\', (size_t)text.size) != NULL))
+        goto done;
+    if (has_cursor) {
+        Gap gaps[] = {{'d', {NULL, 0}, offer->seq}, {'b', offer->check, 0}};
+        cursor = (Bytes){cursor_out, fill(cursor_out, 40, (Bytes){"%d-%b", 5}, gaps, 2)};
     }
-    PyErr_Clear();
-    return odd_chunk(port, form, cursor, json);
+    if (shifted != Py_None) {
+        Gap gap = {'d', {NULL, 0}, offer->seq + shift};
+        number_text = (Bytes){number_out, fill(number_out, 24, (Bytes){"%d", 2}, &gap, 1)};
+    }
+    Gap gaps[] = {
+        {'x', {NULL, 0}, fixed + cursor.size + text.size + number_text.size},
+        {'b', cursor, 0}, {'b', text, 0}, {'b', number_text, 0},
+    };
+    if (cursor.size < 0 || number_text.size < 0
+        || (offer->size = fill(offer->out, sizeof offer->out, chunk, gaps, 4)) <= 0)
+        failed = -1, offer->size = 0;
+done:
+    let_go(&held);
+    return failed;
+}
+
+/* `_is_free`: -1 with an error. */
+static int is_free(PyObject *port, int64_t socket)
+{
+    if (socket < 0)
+        return 0;
+    PyObject *unsent = get(port, Port_unsent);
+    PyObject *count = unsent == NULL ? NULL : PyObject_CallNoArgs(unsent);
+    int is_waiting = count == NULL ? -1 : PyObject_IsTrue(count);
+    Py_XDECREF(unsent), Py_XDECREF(count);
+    if (is_waiting)
+        return is_waiting < 0 ? -1 : 0;
+    return put_number(port, Port_fd, socket) ? -1 : 1;
+}
+
+/* Send what a socket takes at once; how many bytes that were. What is left, and every error, is for
+   the transport. */
+static Py_ssize_t send_now(int64_t fd, const char *data, Py_ssize_t size)
+{
+    Py_ssize_t sent = 0;
+#ifndef _WIN32
+    sent = send((int)fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+#endif
+    return sent > 0 ? sent : 0;
 }
 
 /* Tell a reader of the error that is set, as `except Exception` does; others stay set. */
@@ -655,92 +717,159 @@ static int fail(PyObject *reader)
     return done == NULL ? -1 : 0;
 }
 
-/* Whether the reader has the record before `seq`; -1 with an error. */
-static int is_at(PyObject *reader, int64_t seq)
+/* Write the record to a reader whose port may take it: 1 when it is done, 0 where the reader is to
+   be called, -1 with an error, -2 for what is left to the Python before anything happened. */
+static int write_to(Offer *offer, PyObject *reader, PyObject *port)
 {
-    int64_t after;
-    if (!number(reader, Reader_after, &after))
-        return after == seq - 1;
+    int is_open, is_direct, done = -2;
+    int64_t after, fd, socket;
+    Py_ssize_t sent;
+    PyObject *form = NULL, *text = NULL, *send = NULL, *rest = NULL, *answer = NULL;
+    if (flag(port, Port_is_open, &is_open))
+        return -2;
+    if (!is_open)
+        return 0;
+    if (number(reader, Reader_after, &after) || number(port, Port_fd, &fd)
+        || number(port, Port_socket, &socket) || fd > INT_MAX || socket > INT_MAX)
+        return -2;
+    if (after != offer->seq - 1)
+        return 0;
+    form = get(port, Port_form), text = get(port, Port_text);
+    if (form == NULL || text == NULL || (text != Py_None && !PyByteArray_CheckExact(text)))
+        goto end;
+    if (form != offer->form) { /* of further readers of this wire it is the same one */
+        Py_CLEAR(offer->form);
+        Py_CLEAR(offer->chunk);
+        if (fill_form(offer, form))
+            goto end;
+        offer->form = Py_NewRef(form);
+    }
+    done = 0;
+    if (offer->size == 0)
+        goto end;
+    if (text != Py_None) {
+        Py_ssize_t before = PyByteArray_GET_SIZE(text);
+        if (before >= most_text)
+            goto end;
+        done = -1;
+        if (PyByteArray_Resize(text, before + offer->text.size))
+            goto end;
+        memcpy(PyByteArray_AS_STRING(text) + before, offer->text.data, offer->text.size);
+    }
+    done = -1;
+    if (put(reader, Reader_after, offer->offset))
+        goto end;
+    is_direct = fd >= 0 ? 1 : is_free(port, socket);
+    if (is_direct < 0 && fail(reader))
+        goto end;
+    sent = is_direct > 0 ? send_now(fd >= 0 ? fd : socket, offer->out, offer->size) : 0;
+    if (is_direct >= 0 && sent < offer->size) {
+        if (is_direct && put_number(port, Port_fd, -1))
+            goto end;
+        if (sent > 0)
+            rest = PyBytes_FromStringAndSize(offer->out + sent, offer->size - sent);
+        else {
+            if (offer->chunk == NULL)
+                offer->chunk = PyBytes_FromStringAndSize(offer->out, offer->size);
+            rest = Py_XNewRef(offer->chunk);
+        }
+        if (rest == NULL)
+            goto end;
+        if ((send = get(port, Port_send)) != NULL)
+            answer = PyObject_CallOneArg(send, rest);
+        if (answer == NULL && fail(reader))
+            goto end;
+    }
+    if (put(port, Port_wrote, Py_True))
+        goto end;
+    done = 1;
+end:
+    Py_XDECREF(form), Py_XDECREF(text), Py_XDECREF(send), Py_XDECREF(rest), Py_XDECREF(answer);
+    return done;
+}
+
+/* Bring what is touched of the takers behind number `i` closer, while this one is written to: of
+   many readers all of it is cold. */
+static void look_ahead(PyObject *takers, Py_ssize_t i)
+{
+#ifdef __GNUC__
+    Py_ssize_t left = PyTuple_GET_SIZE(takers) - i;
+    if (left > 4)
+        __builtin_prefetch(PyTuple_GET_ITEM(takers, i + 4));
+    if (left > 3) {
+        char *reader = (char *)PyTuple_GET_ITEM(PyTuple_GET_ITEM(takers, i + 3), 2);
+        __builtin_prefetch(reader), __builtin_prefetch(reader + slots[Reader_port].offset);
+    }
+    for (Py_ssize_t n = 2; n >= 1 && left > n; n--) {
+        PyObject *reader = PyTuple_GET_ITEM(PyTuple_GET_ITEM(takers, i + n), 2);
+        PyObject **at = reader == Py_None ? NULL : place(reader, Reader_port);
+        PyObject *port = at == NULL ? NULL : *at;
+        if (port == NULL || port == Py_None)
+            continue;
+        __builtin_prefetch(port), __builtin_prefetch((char *)port + slots[Port_wrote].offset);
+        if (n == 1 && (at = place(port, Port_fd)) != NULL)
+            __builtin_prefetch(*at);
+        if (n == 1 && (at = place(port, Port_text)) != NULL)
+            __builtin_prefetch(*at);
+    }
+#endif
+}
+
+/* `offer` in Python, for the takers from number `first` on. */
+static int offer_in_python(const Offer *offer, PyObject *takers, Py_ssize_t first)
+{
     PyErr_Clear();
-    PyObject *found = get(reader, Reader_after), *due = PyLong_FromLongLong(seq - 1);
-    int is_equal = found && due ? PyObject_RichCompareBool(found, due, Py_EQ) : -1;
-    Py_XDECREF(found), Py_XDECREF(due);
-    return is_equal;
+    PyObject *rest = PyTuple_GetSlice(takers, first, PyTuple_GET_SIZE(takers)), *done = NULL;
+    if (rest != NULL)
+        done = PyObject_CallFunction(py_offer, "OOy#y#y#O", rest, offer->offset, offer->check.data,
+                                     offer->check.size, offer->json.data, offer->json.size,
+                                     offer->text.data, offer->text.size, offer->record);
+    Py_XDECREF(rest), Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 /* Offer a record to all who wait for it; -1 with an error. */
-static int offer(PyObject *takers, int64_t seq, PyObject *record)
+static int offer_all(PyObject *takers, int64_t seq, PyObject *record, Bytes text)
 {
     int failed = -1;
-    char cursor_text[40];
-    Bytes whole = {PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)};
-    Bytes json = {whole.data + CHECK, whole.size - CHECK};
-    Gap gaps[] = {{'d', {NULL, 0}, seq}, {'b', {whole.data, CHECK}, 0}};
-    Bytes cursor = {cursor_text, fill(cursor_text, 40, (Bytes){"%d-%b", 5}, gaps, 2)};
-    PyObject *offset = PyLong_FromLongLong(seq), *port = NULL;
-    PyObject *form = PyBytes_FromStringAndSize(NULL, 0), *chunk = Py_XNewRef(form); /* b"" */
-    if (offset == NULL || form == NULL)
+    const char *whole = PyBytes_AS_STRING(record);
+    Offer offer;
+    offer.offset = PyLong_FromLongLong(seq), offer.record = record, offer.seq = seq;
+    offer.check = (Bytes){whole, CHECK}, offer.text = text;
+    offer.json = (Bytes){whole + CHECK, PyBytes_GET_SIZE(record) - CHECK};
+    offer.form = Py_NewRef(Py_None), offer.chunk = NULL, offer.size = 0;
+    if (offer.offset == NULL)
         goto done;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(takers); i++) {
-        PyObject *taker = PyTuple_GET_ITEM(takers, i), *done = NULL;
-        PyObject *wake = PyTuple_GET_ITEM(taker, 0), *take = PyTuple_GET_ITEM(taker, 1);
-        PyObject *reader = PyTuple_GET_ITEM(taker, 2);
+        PyObject *taker = PyTuple_GET_ITEM(takers, i), *reader = PyTuple_GET_ITEM(taker, 2);
+        PyObject *take = PyTuple_GET_ITEM(taker, 1), *answer;
         int is_taken = 0;
-        Py_CLEAR(port);
+        look_ahead(takers, i);
         if (reader != Py_None) {
-            if ((port = get(reader, Reader_port)) == NULL)
+            PyObject *port = get(reader, Reader_port);
+            is_taken = port == NULL ? -2 : port == Py_None ? 0 : write_to(&offer, reader, port);
+            Py_XDECREF(port);
+            if (is_taken == -2) {
+                failed = offer_in_python(&offer, takers, i);
                 goto done;
-            if (port != Py_None) {
-                PyObject *is_open = get(port, Port_is_open);
-                is_taken = is_open == NULL ? -1 : PyObject_IsTrue(is_open);
-                Py_XDECREF(is_open);
-                if (is_taken > 0)
-                    is_taken = is_at(reader, seq);
-                if (is_taken < 0)
-                    goto done;
             }
         }
-        if (is_taken) {
-            PyObject *now_form = get(port, Port_form);
-            if (now_form == NULL)
-                goto done;
-            if (now_form != form) { /* of further readers of this wire it is the same one */
-                Py_XSETREF(form, now_form);
-                Py_XSETREF(chunk, chunk_of(port, form, cursor, json));
-                if (chunk == NULL)
-                    goto done;
-            } else
-                Py_DECREF(now_form);
-            if (put(reader, Reader_after, offset))
-                goto done;
-            PyObject *send = get(port, Port_send);
-            if (send != NULL)
-                done = PyObject_CallOneArg(send, chunk);
-            Py_XDECREF(send);
-            if (done == NULL && fail(reader))
-                goto done;
-            Py_XDECREF(done);
-            if (put(port, Port_wrote, Py_True))
-                goto done;
-            continue;
+        if (is_taken == 0 && take != Py_None) {
+            answer = PyObject_CallFunctionObjArgs(take, offer.offset, record, NULL);
+            is_taken = answer == NULL ? -1 : PyObject_IsTrue(answer);
+            Py_XDECREF(answer);
         }
-        if (take != Py_None) {
-            done = PyObject_CallFunctionObjArgs(take, offset, record, NULL);
-            is_taken = done == NULL ? -1 : PyObject_IsTrue(done);
-            Py_XDECREF(done);
-            if (is_taken < 0)
-                goto done;
+        if (is_taken == 0) {
+            answer = PyObject_CallNoArgs(PyTuple_GET_ITEM(taker, 0));
+            is_taken = answer == NULL ? -1 : 1;
+            Py_XDECREF(answer);
         }
-        if (!is_taken) {
-            done = PyObject_CallNoArgs(wake);
-            Py_XDECREF(done);
-            if (done == NULL)
-                goto done;
-        }
+        if (is_taken < 0)
+            goto done;
     }
     failed = 0;
 done:
-    Py_XDECREF(offset), Py_XDECREF(chunk), Py_XDECREF(form), Py_XDECREF(port);
+    Py_XDECREF(offer.offset), Py_XDECREF(offer.form), Py_XDECREF(offer.chunk);
     return failed;
 }
 
@@ -830,7 +959,8 @@ static int append(Held *held, PyObject *lane, const Token *token, PyObject **ans
     Bytes form;
     if (!tape || !text || !times || !PyByteArray_CheckExact(text)
         || !PyByteArray_CheckExact(times) || bytes(held, lane, Lane__json, &form)
-        || !is_small(numbers->seq) || PyDict_GetItemWithError(names, str_seal) != seal)
+        || !is_small(numbers->seq) || PyDict_GetItemWithError(names, str_seal) != seal
+        || PyDict_GetItemWithError(names, str_offer) != py_offer)
         return 0;
     if (tape == Py_None)
         return give(held, lane, text, times, form, token, answer);
@@ -876,7 +1006,7 @@ static int append(Held *held, PyObject *lane, const Token *token, PyObject **ans
         AHEAD(send);
     memcpy(numbers->check, out, CHECK);
     numbers->seq = seq, numbers->log_room -= size;
-    if (offer(takers, seq, record))
+    if (offer_all(takers, seq, record, token->text))
         return -1;
     if ((token->now >= numbers->due || numbers->bytes >= most_outstanding)
         && (call(lane, str_make_up) || call(lane, str_borrow)))
@@ -1277,8 +1407,11 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     PyObject *sum_bound = PyDict_GetItemString(lane_names, "_MOST_OUTSTANDING");
     PyObject *seconds_bound = PyDict_GetItemString(lane_names, "_MOST_SECONDS");
     PyObject *now_several = PyDict_GetItemString(lane_names, "take_several");
+    PyObject *now_offer = PyDict_GetItemString(lane_names, "offer"), *text_bound = NULL;
+    if (now_offer != NULL && PyFunction_Check(now_offer))
+        text_bound = PyDict_GetItemString(PyFunction_GET_GLOBALS(now_offer), "MOST_TEXT");
     if (in_python == NULL || !PyFunction_Check(in_python) || !now_seal || !bytes_bound
-        || !sum_bound || !seconds_bound || !now_several || !PyFunction_Check(now_several)
+        || !sum_bound || !text_bound || !seconds_bound || !now_several || !PyFunction_Check(now_several)
         || !PyType_IsSubtype((PyTypeObject *)lane, &Numbers_type)) {
         Py_XDECREF(in_python);
         if (!PyErr_Occurred())
@@ -1288,11 +1421,13 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     most_bytes = PyLong_AsLongLong(bytes_bound);
     most_outstanding = PyLong_AsLongLong(sum_bound);
     most_seconds = PyFloat_AsDouble(seconds_bound);
+    most_text = PyLong_AsLongLong(text_bound);
     Py_XSETREF(py_received, in_python);
     Py_XSETREF(names, Py_NewRef(lane_names));
     Py_XSETREF(seal, Py_NewRef(now_seal));
     Py_XSETREF(py_several, Py_NewRef(now_several));
     Py_XSETREF(several_names, Py_NewRef(PyFunction_GetGlobals(now_several)));
+    Py_XSETREF(py_offer, Py_NewRef(now_offer));
     Py_XSETREF(match_text, Py_NewRef(matches[0]));
     Py_XSETREF(match_number, Py_NewRef(matches[1]));
     Py_XSETREF(match_count, Py_NewRef(matches[2]));
@@ -1330,7 +1465,7 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
         {&str_several, "take_several"}, {&str_wait, "wait_for_tick"}, {&str_give, "_give"},
         {&str_received, "received"}, {&str_end_diversion, "end_diversion"}, {&str_parse, "parse"},
         {&str_is_closing, "is_closing"}, {&str_unsent, "get_write_buffer_size"},
-        {&str_write, "write"},
+        {&str_write, "write"}, {&str_offer, "offer"},
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if ((*words[i].at = PyUnicode_InternFromString(words[i].text)) == NULL)

@@ -19,9 +19,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
+from os import write
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["NO", "SETTLE", "YES", "Diversion", "Loan", "Port", "Reader", "Taken", "Tape", "Usage"]
+__all__ = [
+    "MOST_TEXT",
+    "NO",
+    "SETTLE",
+    "YES",
+    "Diversion",
+    "Form",
+    "Loan",
+    "Port",
+    "Reader",
+    "Taken",
+    "Tape",
+    "Usage",
+    "form_of",
+    "give",
+    "offer",
+    "text_of_delta",
+]
 
 
 class Taken(IntEnum):
@@ -57,20 +76,88 @@ class Diversion(Protocol):
 # that one function can do what would be a call of each of them.
 
 
+_TEXT, _END = b'"text":"', b'","seq":'
+#: Bytes of text after which a reader's encoder hears of what was encoded without it.
+MOST_TEXT = 1 << 10
+
+
+class Form:
+    """One chunk with one record, as a wire has it: fixed bytes around its cursor, its JSON or the
+    text in that, and a number. Made by `form_of`, so that forms that are equal are the same."""
+
+    __slots__ = ("chunk", "fixed", "has_cursor", "head", "is_json", "shift")
+
+    def __init__(
+        self, body: bytes, head: bytes, has_cursor: bool, is_json: bool, shift: int | None
+    ) -> None:
+        #: The chunk's size, ``body``, and the line end behind it. ``fixed``: the bytes of its size
+        #: that are in no gap.
+        self.chunk, self.fixed = b"%%x\r\n%b\r\n" % body, len(body % (b"", b"", b""))
+        #: The JSON of a record before its text; empty where any record fits, with all of its JSON.
+        self.head = head
+        self.has_cursor = has_cursor
+        #: Whether a text may have escapes.
+        self.is_json = is_json
+        #: The number less the offset; None where there is no number.
+        self.shift = shift
+
+    def fill(self, offset: int, check: bytes, json: bytes, text: bytes) -> bytes:
+        """The chunk of the record at ``offset`` whose JSON has ``text``; empty where it does not
+        fit."""
+        if not self.head:
+            text = json
+        elif not json.startswith(self.head) or (not self.is_json and b"\\" in text):
+            return b""
+        cursor = b"%d-%b" % (offset, check) if self.has_cursor else b""
+        number = b"" if self.shift is None else b"%d" % (offset + self.shift)
+        return self.chunk % (
+            self.fixed + len(cursor) + len(text) + len(number),
+            cursor,
+            text,
+            number,
+        )
+
+
+@lru_cache(1024)
+def form_of(
+    body: bytes,
+    *,
+    head: bytes = b"",
+    has_cursor: bool = True,
+    is_json: bool = True,
+    shift: int | None = None,
+) -> Form:
+    """The form whose chunks have ``body``, with gaps (``%b``) for cursor, JSON or text, and number,
+    of which those that it does not have stay empty."""
+    return Form(body, head, has_cursor, is_json, shift)
+
+
+def _nothing() -> int:
+    return 0
+
+
 class Port:
     """The way past a sleeping task into one reader's socket, under our own server protocol."""
 
-    __slots__ = ("fixed", "form", "is_open", "send", "wrote")
+    __slots__ = ("fd", "form", "is_open", "send", "socket", "text", "unsent", "wrote")
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         #: Write bytes to the socket as they are, with the framing of the response's body.
         self.send = send
+        #: The descriptor of a socket to which `send` writes nothing but what it is given; else
+        #: negative. ``unsent``: how many bytes wait in front of it.
+        self.socket = -1
+        self.unsent: Callable[[], int] = _nothing
+        #: The same while nothing waits, so that bytes may go past `send`; whoever uses that, or
+        #: writes otherwise, makes it negative.
+        self.fd = -1
         #: Whether the socket takes more without waiting. The server's protocol clears it; its
         #: `ResponseBody.ready` sets it again.
         self.is_open = False
-        #: One chunk with one record, made of its size, cursor and JSON. ``fixed``: the bytes of its
-        #: size that are neither cursor nor JSON.
-        self.form, self.fixed = b"", 0
+        #: What the next record looks like; None where that depends on more than the record.
+        self.form: Form | None = None
+        #: The text of what was written, for an encoder that has to hear of it.
+        self.text: bytearray | None = None
         #: Something was written since the ticker looked last.
         self.wrote = False
 
@@ -85,8 +172,8 @@ class Reader(ABC):
     after: int
     #: The check of that record, where a store may lose what it has told; else None.
     check: bytes | None
-    #: Where the next record may go at once, as one of `Port.form`; None while the reader has
-    #: anything else to do, and for wires whose bytes depend on more than the record.
+    #: Where the next record may go at once, in its form; None while the reader has anything else
+    #: to do.
     port: Port | None
 
     @abstractmethod
@@ -111,6 +198,70 @@ class Usage:
 #: A subscription to a log's growth: the wake-up, who takes a single record before that, and the
 #: same where it is a `Reader`.
 Taker = tuple[Callable[[], None], Callable[[int, bytes], bool] | None, Reader | None]
+
+
+def _is_free(port: Port) -> bool:
+    """Whether nothing waits in front of the socket, if there is one."""
+    if port.socket < 0 or port.unsent():
+        return False
+    port.fd = port.socket
+    return True
+
+
+def _write(port: Port, chunk: bytes) -> None:
+    """Write to the socket itself; what it does not take at once, and any error, is for `send`."""
+    try:
+        size = write(port.fd, chunk)
+    except OSError:
+        size = 0
+    if size < len(chunk):
+        port.fd = -1
+        port.send(chunk[size:])
+
+
+def give(reader: Reader, port: Port, offset: int, chunk: bytes, text: bytes) -> bool:
+    """Write the ``chunk`` of the record at ``offset``, whose delta has ``text``, to a reader that
+    has the one before; whether that is done, and not for the reader itself to do."""
+    unheard = port.text
+    if not chunk or (unheard is not None and len(unheard) >= MOST_TEXT):
+        return False
+    if unheard is not None:
+        unheard += text
+    reader.after = offset
+    try:
+        if port.fd >= 0 or _is_free(port):
+            _write(port, chunk)
+        else:
+            port.send(chunk)
+    except Exception as error:  # for the reader's task to raise
+        reader.fail(error)
+    port.wrote = True
+    return True
+
+
+def text_of_delta(json: bytes) -> bytes:
+    """The text of a delta as its canonical JSON has it; empty where it is none."""
+    at = json.find(_TEXT) + len(_TEXT)
+    text = json[at : json.find(_END, at)] if at >= len(_TEXT) else b""
+    return text if b"\\" in text or b'"' not in text else b""
+
+
+def offer(
+    takers: tuple[Taker, ...], offset: int, check: bytes, json: bytes, text: bytes, record: bytes
+) -> None:
+    """Offer the newest record of a log to all who wait for it. ``text``: that of its delta, as its
+    ``json`` has it."""
+    form, chunk = None, b""
+    for wake, take, reader in takers:
+        port = reader.port if reader is not None else None
+        if port is not None and port.is_open and reader.after == offset - 1:  # type: ignore[union-attr]
+            if port.form is not form:  # of further readers of this wire it is the same one
+                form = port.form
+                chunk = b"" if form is None else form.fill(offset, check, json, text)
+            if give(reader, port, offset, chunk, text):  # type: ignore[arg-type]
+                continue
+        if take is None or not take(offset, record):
+            wake()
 
 
 class Tape:

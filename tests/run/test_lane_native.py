@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from support.both_ways import state_of
 from tokenwire import __version__
-from tokenwire.express import Port, Reader, Tape, Usage
+from tokenwire.express import MOST_TEXT, Form, Port, Reader, Tape, Usage, form_of
 from tokenwire.run.call import lane as module
 from tokenwire.run.call import template as templates
 from tokenwire.run.call.lane import Lane, _Numbers, _size_lines, received_in_python, twin
@@ -96,7 +96,16 @@ def test_it_refuses_classes_without_the_slots():
 
 # --- a lane by hand -------------------------------------------------------------------------------
 
-FORM = b"%x\r\nid: %b\ndata: %b\n\n\r\n"
+FORM = form_of(b"id: %b\ndata: %b\n\n%b")
+#: The JSON of a record before its text, and what other wires make of it.
+JSON = b'{"type":"text-delta","of":"5%","text":"'
+OF_TEXT = [
+    form_of(b"id: %b\ndata: 7%%%b%b\n\n", head=JSON),
+    form_of(b"data: %b%b%b\n\n", head=JSON, has_cursor=False),
+    form_of(b"id: %b\ndata: %b,%b\n\n", head=JSON, shift=-3),
+    form_of(b"id: %b\ndata: %b\n\n%b", head=JSON, is_json=False),
+    form_of(b"id: %b\ndata: %b\n\n%b", head=b"{", is_json=False),
+]
 HEAD, TAIL = b'data: {"n":1,"text":"', b'"}\n\n'
 
 
@@ -159,7 +168,7 @@ def desk(readers: int = 1, *, steps: Any = None) -> Desk:
     tape.records, tape.bytes = [b"x" * 100] * 4, 400
     ports = [Port(sent(lane, number)) for number in range(readers)]
     for port in ports:
-        port.form, port.fixed, port.is_open = FORM, len(b"id: \ndata: \n\n"), True
+        port.form, port.is_open = FORM, True
     lane.readers = [Seen(port, 4) for port in ports]
     tape.takers = tuple((lambda: lane.calls.append("wake"), each, each) for each in lane.readers)
     lane._account = SimpleNamespace(
@@ -200,6 +209,7 @@ def everything(lane: Desk) -> list[Any]:
     for reader in lane.readers:
         port = getattr(reader, "port", None)
         readers += [getattr(reader, "after", None), reader.failures, getattr(port, "wrote", None)]
+        readers += [getattr(port, "text", None)]
     try:
         state = state_of(lane)
     except Exception as error:  # what a test put there has no such attribute
@@ -328,7 +338,7 @@ def test_objects_whose_attributes_lie_elsewhere():
 
     def shut(lane: Desk) -> None:
         port = lane.readers[0].port = Open.__new__(Open)
-        port.form, port.fixed, port.send = FORM, 3, sent(lane, 0)
+        port.form, port.text, port.send = FORM, None, sent(lane, 0)
 
     def empty(lane: Desk) -> None:
         lane._tape.usage = Empty.__new__(Empty)  # type: ignore[union-attr]
@@ -338,14 +348,24 @@ def test_objects_whose_attributes_lie_elsewhere():
         same(change, READ, READ)
 
 
+def own_form(lane: Desk) -> Form:
+    """The form of the first port, which no other test has."""
+    port = lane.readers[0].port
+    assert port is not None
+    port.form = form = Form(b"id: %b\ndata: %b,%b\n\n", JSON, True, True, 5)
+    return form
+
+
 #: Each attribute that the twin reads.
 PLACES: dict[str, Callable[[Desk], Any]] = {"": lambda lane: lane}
 PLACES |= {"_tape.": lambda lane: lane._tape, "_tape.usage.": lambda lane: lane._tape.usage}
 PLACES |= {"reader.": lambda lane: lane.readers[0], "port.": lambda lane: lane.readers[0].port}
 PLACES |= {"_template.": lambda lane: lane._template}
+PLACES |= {"form.": lambda lane: own_form(lane)}
 NAMES = [
     *Lane.__slots__, *_Numbers.__slots__, *(f"_tape.{n}" for n in Tape.__slots__),
     *(f"_tape.usage.{n}" for n in Usage.__slots__), *(f"port.{n}" for n in Port.__slots__),
+    *(f"form.{n}" for n in Form.__slots__),
     "reader.after", "reader.port", "_template.steps", "_template.tail",
 ]  # fmt: skip
 
@@ -374,6 +394,8 @@ def test_an_attribute_of_any_type(name):
     for thing in [*THINGS, change_of]:
         if name == "_template.steps":
             same(change_of(name, thing), READ, READ, steps=STEPS[0])
+        elif isinstance(thing, int) and name in ("port.fd", "port.socket"):
+            continue  # this process may have such a file
         elif isinstance(thing, float) and name in ("_now", "_mean", "_start", "_due", "_pacer"):
             same(change_of(name, thing), READ)  # the arithmetic is that of floats in both
         else:
@@ -381,8 +403,8 @@ def test_an_attribute_of_any_type(name):
 
 
 FORMS = [
-    b"", b"%x", b"%b%b%b", b"%x%b%b%b", b"%d%b%b", b"%", b"%x %s %a", b"%%%x%%%b%b%%", b"%X%b%b",
-    b"x" * 20_000 + b"%x%b%b", "%x%b%b",
+    b"", b"%x", b"%b%b%b", b"%x%b%b%b", b"%d%b%b", b"%", b"%x %s %a", b"%%%x%%%b%b%b%%",
+    b"%X%b%b%b", b"x" * 20_000 + b"%x%b%b%b", "%x%b%b%b", b"%b%d%d", b"%x%b%b",
 ]  # fmt: skip
 
 
@@ -390,10 +412,26 @@ FORMS = [
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: repr(form)[-20:])
 def test_a_form_of_any_kind(form):
     def change(lane: Desk) -> None:
-        lane.readers[0].port.form = form  # type: ignore[union-attr]
+        own_form(lane).chunk = form  # type: ignore[assignment]
 
     same(change, READ)
     same(lambda lane: setattr(lane, "_json", form), READ)
+
+
+@needs_twin
+@pytest.mark.parametrize("form", OF_TEXT, ids=range(len(OF_TEXT)))
+def test_a_form_with_the_text_alone(form):
+    """With readers of several wires, and with an encoder that has to hear of the text."""
+
+    def change(lane: Desk) -> None:
+        for reader, other in zip(lane.readers, (form, FORM, form, None), strict=True):
+            reader.port.form = other  # type: ignore[union-attr]
+        lane.readers[2].port.text = bytearray(b"a" * (MOST_TEXT - 9))  # type: ignore[union-attr]
+
+    texts = (b"word ", b"\\n", b"%b", "é".encode(), b"x")
+    found = same(change, *map(read_of, texts), readers=4)
+    assert found[-1][0].count("wake") >= 5
+    assert found[::2] == [True] * 5
 
 
 @needs_twin
@@ -501,7 +539,11 @@ def test_nothing_is_leaked():
         lane.readers[0].port.send = boom  # type: ignore[union-attr]
 
     def odd_form(lane: Desk) -> None:
-        lane.readers[0].port.form = b"%d%b%b"  # type: ignore[union-attr]
+        own_form(lane).chunk = b"%d%b%b%b"
+
+    def of_text(lane: Desk) -> None:
+        own_form(lane)
+        lane.readers[0].port.text = bytearray()  # type: ignore[union-attr]
 
     def odd_number(lane: Desk) -> None:
         lane._room = (1 << 63) - 1
@@ -517,7 +559,10 @@ def test_nothing_is_leaked():
         (lambda lane: None, plain, None, 50_000),
         (lambda lane: None, plain, STEPS[0], 10_000),
         (lambda lane: None, [b"", None, bytearray(READ), READ[:-1], read_of(b"\xff")], None, 2000),
-        *((each, plain, None, 3000) for each in (spoil, odd_form, odd_number, no_tape, others)),
+        *(
+            (each, plain, None, 3000)
+            for each in (spoil, odd_form, of_text, odd_number, no_tape, others)
+        ),
     ]
     for change, reads, steps, rounds in cases:
         lane = desk(steps=steps)

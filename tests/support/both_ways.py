@@ -27,6 +27,7 @@ from tokenwire.observe.facts import ChunksCame, StoreAppended
 from tokenwire.providers.base import Target
 from tokenwire.providers.http.connection import Connection, Route
 from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.record import cursor_of
 from tokenwire.relay.runs import Runs
 from tokenwire.run.call.lane import Lane, _Numbers, received_in_python, switch, twin
 from tokenwire.run.call.recover import RetryPolicy
@@ -225,12 +226,16 @@ class Scene:
         self.answering: list[asyncio.Task[None]] = []
         self.connections = Connections()
 
-    async def read(self, wire: str, name: str = "") -> None:
-        """One more reader, from the start."""
+    async def read(self, wire: str, name: str = "", *, after: int = 0) -> None:
+        """One more reader; ``after``: the number of the last record that it has."""
         make = OTHERS.get(wire)
         encoder: Any = encoder_for(wire) if make is None else make()
-        follower = await self.runs.follow(RUN)
-        response = RunResponse(self.connections, follower, encoder, run_id=RUN)
+        cursor = cursor_of(after, self.store._logs[RUN].records[after - 1]) if after else None
+        follower = await self.runs.follow(RUN, after=cursor)
+        skip = 0 if encoder.stateless else after
+        if skip:
+            follower.rewind()
+        response = RunResponse(self.connections, follower, encoder, run_id=RUN, skip=skip)
         body = self.bodies[name or wire] = Body()
         scope: dict[str, Any] = {"type": "http", "method": "GET"}
         transport_of(scope).body = body  # type: ignore[assignment]

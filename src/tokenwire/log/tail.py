@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tokenwire.express import Reader
+from tokenwire.express import Reader, give, text_of_delta
 from tokenwire.log.base import Page, Take, Wake
 from tokenwire.log.wakes import Growth, Wakes
 
@@ -84,6 +84,8 @@ class Tails(Wakes):
             cache.bytes += size
         else:
             self.accepted(log, [record], tail, None)
+        json = record[_CHECK:]
+        text = text_of_delta(json)
         for wake, take in tuple(self._growth.get(log, _NOBODY).values()):
             reader = take if isinstance(take, Reader) else None
             port = reader.port if reader is not None else None
@@ -91,17 +93,16 @@ class Tails(Wakes):
                 reader is not None
                 and port is not None
                 and port.is_open
+                and port.form is not None
                 and reader.after == tail - 1
                 and reader.check == check
                 and check is not None
+                and text
+                and give(
+                    reader, port, tail, port.form.fill(tail, record[:_CHECK], json, text), text
+                )
             ):
-                reader.after, reader.check = tail, record[:_CHECK]
-                cursor, json = b"%d-%b" % (tail, reader.check), record[_CHECK:]
-                try:
-                    port.send(port.form % (port.fixed + len(cursor) + len(json), cursor, json))
-                except Exception as error:  # for the reader's task to raise
-                    reader.fail(error)
-                port.wrote = True
+                reader.check = record[:_CHECK]
             elif take is None or not take(tail, record):
                 wake()
 

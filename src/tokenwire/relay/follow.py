@@ -200,6 +200,8 @@ class Follower(Reader):
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()  # a system call, so once
             self._waiter, self.port = self._loop.create_future(), self._port
+            if self._port is not None:
+                self._port.fd = -1  # the task may have written in this turn
             try:
                 await self._waiter
             finally:

@@ -26,7 +26,7 @@ import msgspec
 
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, PartDelta
-from tokenwire.express import YES, Loan, Port, Reader, Taken, Tape, Usage
+from tokenwire.express import YES, Form, Loan, Port, Reader, Taken, Tape, Usage, offer
 from tokenwire.providers.base import SteadyDecoder
 from tokenwire.providers.http.connection import Connection
 from tokenwire.run.call.deadlines import Watch
@@ -378,21 +378,7 @@ class Lane(_Base):
         usage.bytes += length
         usage.records += 1
         self._log_room -= length
-        form = chunk = b""
-        for wake, take, reader in takers:
-            port = reader.port if reader is not None else None
-            if port is not None and port.is_open and reader.after == seq - 1:  # type: ignore[union-attr]
-                if port.form is not form:  # of further readers of this wire it is the same one
-                    form, cursor = port.form, b"%d-%b" % (seq, check)
-                    chunk = form % (port.fixed + len(cursor) + len(json), cursor, json)
-                reader.after = seq  # type: ignore[union-attr]
-                try:
-                    port.send(chunk)
-                except Exception as error:  # for the reader's task to raise
-                    reader.fail(error)  # type: ignore[union-attr]
-                port.wrote = True
-            elif take is None or not take(seq, record):
-                wake()
+        offer(takers, seq, check, json, text, record)
         if now >= self._due or self._bytes >= _MOST_OUTSTANDING:
             self.make_up()
             self._borrow()
@@ -492,7 +478,7 @@ def _said(event: Event) -> tuple[type, int, str] | None:
 #: The native twin (see `run.call.native`): its functions stand in for these.
 twin = twin_of(
     globals(),
-    {each.__name__: each for each in (Lane, Template, Tape, Usage, Reader, Port, Connection)},
+    {each.__name__: each for each in (Lane, Template, Tape, Usage, Reader, Port, Form, Connection)},
 )
 received_in_python = Lane.received
 if twin.received is not None and twin.data_received is not None:

@@ -22,7 +22,7 @@ N = TypeVar("N")
 SWITCH = "TOKENWIRE_SPEEDUPS"
 #: Raised with every change of what `Lane.received`, `Lane._append` or `Connection.data_received`
 #: do, here and in the twin.
-TWIN = 4
+TWIN = 5
 
 
 #: Transports that write what they get to their socket, as it is.

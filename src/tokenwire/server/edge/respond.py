@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
@@ -34,7 +33,6 @@ from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.encoding.batches import BatchEncoder
 from tokenwire.server.edge.request_info import identity_of
 from tokenwire.server.edge.transport import ResponseBody, Transport, transport_of
-from tokenwire.wire.base import FormEncoder
 from tokenwire.wire.own import AnyEncoder, EncoderError, OwnEncoder
 
 if TYPE_CHECKING:
@@ -208,8 +206,7 @@ class RunResponse(Response):
             await out.send(self.preamble + b"".join(map(encoder.encode, batch)))
             if transport.body is not None:
                 express = _Express(self.encoder, encoder, connection, transport.body)
-                port = express.port if self.skip == 0 and express.has_form() else None
-                self.follower.express(express.take, express.one, port)
+                self.follower.express(express.take, express.one, transport.body.port)
             await self._pump(connection, out, encoder, transport.body)
         except OSError:  # how other ASGI servers report that the peer is gone
             if connection is not None:
@@ -349,17 +346,11 @@ class RunResponse(Response):
         return self.encoder.farewell(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
 
 
-@cache
-def _chunk_of(form: bytes) -> tuple[bytes, int]:
-    """`Port.form` and `Port.fixed`; for all readers of a wire the same object."""
-    return b"%%x\r\n%b\r\n" % form, len(form % (b"", b""))
-
-
 class _Express:
     """The last piece of the express way: encode and write at once, where the socket takes it and
     the response has nothing else to send."""
 
-    __slots__ = ("_batches", "_body", "_connection", "_encoder", "_now", "port")
+    __slots__ = ("_batches", "_body", "_connection", "_encoder", "_now")
 
     def __init__(
         self,
@@ -371,15 +362,9 @@ class _Express:
         self._encoder, self._batches = encoder, batches
         self._connection, self._body = connection, body
         self._now = asyncio.get_running_loop().time
-        self.port = connection.port = body.port
-
-    def has_form(self) -> bool:
-        """Whether this wire puts no more than fixed bytes around records, which `port` has then."""
-        encoder, port = self._encoder, self.port
-        if port is None or not isinstance(encoder, FormEncoder):
-            return False
-        port.form, port.fixed = _chunk_of(encoder.form)
-        return True
+        port = connection.port = body.port
+        if port is not None:
+            batches.open(port)
 
     def take(self, batch: Batch) -> Taken:
         """Write ``batch``, unless the response's task has to."""

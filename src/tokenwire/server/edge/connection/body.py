@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from tokenwire.express import Port
 from tokenwire.run.call.native import writer_of
 
-__all__ = ["ChunkedBody"]
+__all__ = ["ChunkedBody", "socket_of"]
 
 #: Turns of the event loop for which bytes are held: the run's task has one, and its reader's.
 TURNS = 2
@@ -22,15 +22,27 @@ TURNS = 2
 _MOST_HELD = 64 << 10
 
 
+def socket_of(transport: asyncio.BaseTransport) -> int:
+    """The socket to which uvloop's transport writes as it is given; negative for any other."""
+    if type(transport).__name__ not in ("TCPTransport", "UnixTransport"):  # TLS is another
+        return -1
+    found = transport.get_extra_info("socket")
+    return -1 if found is None else found.fileno()
+
+
 class ChunkedBody:
-    """The body of the response of ``cycle``."""
+    """The body of the response of ``cycle``. ``fd``: see `Port.socket`."""
 
-    __slots__ = ("_buffer", "_cycle", "_flow", "_loop", "_write", "port")
+    __slots__ = ("_buffer", "_cycle", "_fd", "_flow", "_loop", "_write", "port")
 
-    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop, fd: int = -1
+    ) -> None:
         self._cycle, self._flow, self._loop = cycle, cycle.flow, loop
         self._write = writer_of(cycle.transport)
         self.port = Port(self._write)
+        self.port.unsent = cycle.transport.get_write_buffer_size
+        self.port.socket = self._fd = fd
         self._buffer: _Buffer | None = None
 
     def ready(self) -> bool:
@@ -47,6 +59,7 @@ class ChunkedBody:
 
     def write(self, data: bytes) -> None:
         """See `ResponseBody`."""
+        self.port.fd = -1
         self._write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def hold(self) -> None:
@@ -55,6 +68,7 @@ class ChunkedBody:
             self._buffer = buffer = _Buffer(self._cycle.transport)
             self._cycle.transport = buffer  # type: ignore[assignment]
             self._write = self.port.send = buffer.write
+            self.port.fd = self.port.socket = -1
             self._loop.call_soon(self._turn, buffer, TURNS - 1)
 
     def release(self) -> None:
@@ -63,7 +77,15 @@ class ChunkedBody:
         if buffer is not None:
             self._cycle.transport = buffer.transport
             self._write = self.port.send = writer_of(buffer.transport)
+            self.port.socket = self._fd
             buffer.flush()
+        if self._cycle.response_complete:
+            self.close()
+
+    def close(self) -> None:
+        """The response is over, or its connection: nothing more is written past it."""
+        self.port.is_open = False
+        self.port.fd = self.port.socket = self._fd = -1
 
     def _turn(self, buffer: _Buffer, turns: int) -> None:
         if self._buffer is not buffer:

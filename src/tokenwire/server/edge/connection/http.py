@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from tokenwire.server.edge.connection.body import ChunkedBody
+from tokenwire.server.edge.connection.body import ChunkedBody, socket_of
 from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
 from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
@@ -54,6 +54,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._message_bytes = self._body_bytes = self._chunks = 0
         self._trailer_bytes = 0
         self._progress = Progress(now)
+        self._fd = socket_of(transport)
         self._refused = False
         self._cycles: list[RequestResponseCycle] = []
         if not self.watch.enter(self, self._address):
@@ -62,7 +63,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give its place back; every request that is not answered hears of it."""
         self.watch.leave(self, self._address)
-        self._close_ports()
+        for body in self._bodies():
+            body.close()
         for cycle in self._cycles:
             if not cycle.response_complete:
                 cycle.disconnected = True
@@ -183,7 +185,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._cycles = [c for c in self._cycles if not c.response_complete]
         self._cycles.append(cycle)
         own = transport_of(cast(dict[str, Any], self.scope))
-        own.body = ChunkedBody(cycle, self.loop)
+        own.body = ChunkedBody(cycle, self.loop, self._fd)
         own.unread = lambda: cycle.more_body
 
     def on_body(self, body: bytes) -> None:

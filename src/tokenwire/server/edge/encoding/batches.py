@@ -11,18 +11,19 @@ from collections.abc import Iterator
 
 from tokenwire.events.codec import decode
 from tokenwire.events.model import PartDelta
+from tokenwire.express import Form, Port, form_of
 from tokenwire.relay.follow import Batch
 from tokenwire.relay.record import CHECK, cursor_of
 from tokenwire.server.edge.connections import SharedBytes
-from tokenwire.wire.base import Steady, SteadyEncoder
+from tokenwire.wire.base import FormEncoder, Steady, SteadyEncoder
 from tokenwire.wire.own import AnyEncoder
 
 __all__ = ["BatchEncoder"]
 
 #: How much is encoded at a time, at least one event.
 _PIECES = 256 << 10
-#: Deltas after which the encoder hears of them.
-_MOST_TEXTS = 64
+#: Bytes of text after which the encoder hears of it.
+_MOST_TEXT = 256
 _TEXT = b'"text":"'
 #: What follows a delta's text in a record. No text holds it: its quotes would have backslashes.
 _END = b'","seq":'
@@ -39,15 +40,17 @@ class BatchEncoder:
         "_encoder",
         "_head",
         "_learns",
-        "_number",
         "_one",
         "_part",
+        "_port",
         "_reopened",
+        "_settled",
         "_shared",
+        "_shift",
         "_skip",
         "_steady",
+        "_text",
         "_text_at",
-        "_texts",
     )
 
     def __init__(self, encoder: AnyEncoder, skip: int, shared: SharedBytes | None) -> None:
@@ -59,11 +62,23 @@ class BatchEncoder:
         #: What deltas like the last one are: on the wire; and in their records, the JSON before
         #: their text, and where that begins.
         self._steady: Steady | None = None
-        self._head, self._text_at, self._number = b"", 0, -1
-        #: What the encoder has not heard of.
-        self._texts: list[bytes] = []
+        self._head, self._text_at = b"", 0
+        #: A delta's number less its offset.
+        self._shift = 0
+        #: The text that the encoder has not heard of, and the offset up to which it has.
+        self._text, self._settled = bytearray(), 0
+        #: Where others may write what is like the last delta.
+        self._port: Port | None = None
         #: The part of the last event, if that was a delta.
         self._part = -1
+
+    def open(self, port: Port) -> None:
+        """Let others write records to ``port`` that need no encoder."""
+        encoder = self._encoder
+        if self._learns is not None:
+            self._port, port.text = port, self._text
+        elif isinstance(encoder, FormEncoder) and self._reopened:
+            port.form = form_of(encoder.form + b"%b")
 
     def encode(self, batch: Batch) -> bytes:
         """The batch's bytes; encoded once for all readers that share them."""
@@ -147,19 +162,15 @@ class BatchEncoder:
             text = b""
         if not text:
             return self._next_event(offset, record)
-        texts = self._texts
-        texts.append(text)
+        self._text += text
         data = b""
         if offset > self._skip:
             cursor = b"%d-%b" % (offset, record[:CHECK]) if steady.has_cursor else b""
             data = b"".join((steady.head, cursor, steady.middle, text, steady.tail))
-            if self._number >= 0:
-                data = b"%b%d%b" % (data, self._number, steady.end)
-                self._number += 1
-        elif self._number >= 0:
-            self._number += 1
-        if len(texts) >= _MOST_TEXTS:
-            self._settle(steady)
+            if steady.number >= 0:
+                data = b"%b%d%b" % (data, offset + self._shift, steady.end)
+        if len(self._text) >= _MOST_TEXT:
+            self._settle(steady, offset)
         return data
 
     def _escaped(self, record: bytes) -> bytes:
@@ -168,17 +179,20 @@ class BatchEncoder:
         text = record[at : record.find(_END, at)]
         return text if _is_escaped(text) is not None else b""
 
-    def _settle(self, steady: Steady) -> None:
-        """The encoder hears of what was encoded without it."""
-        texts = self._texts
-        if texts:
-            self._texts = []
-            steady.take(b"".join(texts), len(texts))
+    def _settle(self, steady: Steady, offset: int) -> None:
+        """The encoder hears of what was encoded without it, up to ``offset``."""
+        if offset > self._settled:
+            text = bytes(self._text)
+            self._text.clear()
+            steady.take(text, offset - self._settled)
+            self._settled = offset
 
     def _next_event(self, offset: int, record: bytes) -> bytes:
         if self._steady is not None:
-            self._settle(self._steady)
+            self._settle(self._steady, offset - 1)
             self._steady = None
+            if self._port is not None:
+                self._port.form = None
         event, encoder, data = decode(record[CHECK:]), self._encoder, b""
         if offset <= self._skip:
             encoder.skip(event)
@@ -191,16 +205,31 @@ class BatchEncoder:
             return data
         # From the second of a row on: parts that take turns would be learned again at each.
         if event.part == self._part and offset != self._skip:
-            self._learn(event, record)
+            self._learn(offset, event, record)
         self._part = event.part
         return data
 
-    def _learn(self, delta: PartDelta, record: bytes) -> None:
+    def _learn(self, offset: int, delta: PartDelta, record: bytes) -> None:
         """The record of ``delta`` was encoded or skipped: what follows may be like it."""
         at = record.find(_TEXT, CHECK) + len(_TEXT)
         if at < len(_TEXT) or self._learns is None:
             return
         steady = self._learns.steady(delta)
-        if steady is not None:
-            self._head, self._text_at = record[CHECK:at], at
-            self._steady, self._number = steady, steady.number
+        if steady is None:
+            return
+        self._head, self._text_at, self._steady = record[CHECK:at], at, steady
+        self._settled, self._shift = offset, steady.number - offset - 1
+        if self._port is not None and offset > self._skip:
+            self._port.form = _form_of(steady, self._head, self._shift)
+
+
+def _form_of(steady: Steady, head: bytes, shift: int) -> Form:
+    """The form of deltas of a part, whose JSON begins with ``head``."""
+    fixed = (steady.head, steady.middle, steady.tail, steady.end)
+    return form_of(
+        b"%b%%b%b%%b%b%%b%b" % tuple(each.replace(b"%", b"%%") for each in fixed),
+        head=head,
+        has_cursor=steady.has_cursor,
+        is_json=steady.is_json,
+        shift=shift if steady.number >= 0 else None,
+    )
