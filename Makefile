@@ -128,8 +128,10 @@ fuzz: $(VENV)/.installed ## Coverage-guided fuzzing of every decoder (SECONDS=60
 fuzz-native: setup ## What is in C under AddressSanitizer and UBSan (SECONDS=600)
 	$(BIN)/python tests/fuzz/fuzz_native.py --seconds $(SECONDS) $(ARGS)
 
-wheel: setup ## A wheel with the page inside, in dist/
+wheel: setup ## A wheel with the page inside, and one of the express lane in C, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+	@$(BIN)/python -m build --no-isolation --outdir dist speedups >$(VENV)/speedups.log 2>&1 \
+	  || echo "no wheel of the express lane in C ($(VENV)/speedups.log says why): tokenwire's runs without"
 
 # What checks a release is in an environment of its own, so that the tests' stays as it is.
 .venv-release/.installed: requirements/release.txt

@@ -29,6 +29,10 @@ TOOLS = ROOT / ".venv-release" / "bin"
 CHECKS = Path(__file__).parent / "node_modules" / ".bin"
 PACKAGES = ("client", "react")
 _CLONE = re.compile(r"<!-- clone -->\n.*?<!-- release\n(.*?)-->\n", re.DOTALL)
+_DEFINE = {
+    "VERSION": re.compile(r'^#define VERSION "(.+)"$', re.M),
+    "TWIN": re.compile(r"^#define TWIN (\d+)$", re.M),
+}
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 _IMAGE = re.compile(r"!\[([^\]]+)\]\((?!https?://)([^)]+)\)\n*")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)([^)]+)\)")
@@ -61,7 +65,32 @@ def version_of(source: Path) -> str:
         npm = json.loads((source / "packages" / name / "package.json").read_text())["version"]
         if npm != python:
             raise ReleaseError(f"packages/{name} has version {npm}, pyproject.toml {python}")
+    check_twin(source, python)
     return python
+
+
+def check_twin(source: Path, version: str) -> None:
+    """The express lane in C is that of this version, in all places that say so, and its extra
+    takes no other. Raises `ReleaseError`."""
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    twin = tomllib.loads((source / "speedups" / "pyproject.toml").read_text())["project"]
+    native = (source / "speedups" / "tokenwire_speedups.c").read_text()
+    python = (source / "src" / "tokenwire" / "run" / "call" / "native.py").read_text()
+    places = {
+        "speedups/pyproject.toml": (twin["version"], version),
+        "VERSION of tokenwire_speedups.c": (_DEFINE["VERSION"].findall(native), [version]),
+        "the extra 'speedups'": (
+            project["optional-dependencies"].get("speedups"),
+            [f"{twin['name']}=={version}"],
+        ),
+        "TWIN of tokenwire_speedups.c": (
+            _DEFINE["TWIN"].findall(native),
+            re.findall(r"^TWIN = (\d+)$", python, re.M),
+        ),
+    }
+    for place, (found, expected) in places.items():
+        if found != expected or not found:
+            raise ReleaseError(f"{place}: {found}, expected {expected}")
 
 
 def readme_of_release(text: str, address: str | None) -> str:
@@ -94,19 +123,33 @@ def export(target: Path, address: str | None) -> dict[str, str]:
     return {"SOURCE_DATE_EPOCH": run("git", "log", "-1", "--format=%ct").strip()}
 
 
-def build(source: Path, out: Path, env: dict[str, str]) -> tuple[Path, list[Path]]:
-    """The wheel, made from the source distribution beside it, and the npm packages."""
-    run(
-        TOOLS / "python", "-m", "build", "--no-isolation", "--outdir", out, ".", cwd=source, env=env
-    )
-    (wheel,) = out.glob("*.whl")
+def build(source: Path, out: Path, env: dict[str, str]) -> tuple[list[Path], list[Path]]:
+    """The wheels, tokenwire's and the one of the express lane in C for this platform, each made
+    from the source distribution beside it; and the npm packages."""
+    wheels = []
+    for name, folder in (("tokenwire", "."), ("tokenwire_speedups", "speedups")):
+        make = [TOOLS / "python", "-m", "build", "--no-isolation", "--outdir", out, folder]
+        run(*make, cwd=source, env=env)
+        (wheel,) = out.glob(f"{name}-*.whl")
+        wheels.append(named(wheel, out, env))
     tarballs = []
     for name in PACKAGES:
         pack = ["npm", "pack", "--json", "--ignore-scripts", "--pack-destination", out]
         said = json.loads(run(*pack, cwd=source / "packages" / name))
         (each,) = said if isinstance(said, list) else said.values()
         tarballs.append(out / each["filename"])
-    return wheel, tarballs
+    return wheels, tarballs
+
+
+def named(wheel: Path, out: Path, env: dict[str, str]) -> Path:
+    """The wheel under the name that says on which Linux it runs; an index takes no other."""
+    if "-linux_" not in wheel.name:
+        return wheel
+    path = {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
+    run(TOOLS / "auditwheel", "repair", "--wheel-dir", out, wheel, env={**env, **path})
+    wheel.unlink()
+    (wheel,) = out.glob(f"{wheel.name.partition('-linux_')[0]}-*.whl")
+    return wheel
 
 
 def strays(names: list[str]) -> list[str]:
@@ -122,14 +165,14 @@ def strays(names: list[str]) -> list[str]:
     return found
 
 
-def check(wheel: Path, tarballs: list[Path]) -> None:
+def check(wheels: list[Path], tarballs: list[Path]) -> None:
     """What the indexes and the type checkers of users would find. Raises `ReleaseError`."""
-    (sdist,) = wheel.parent.glob("*.tar.gz")
+    sdist, twin = sorted(wheels[0].parent.glob("*.tar.gz"))
     with tarfile.open(sdist) as archive:
         unwanted = strays(archive.getnames())
     if unwanted:
         raise ReleaseError(f"{sdist.name} holds what it should not: {', '.join(unwanted[:5])}")
-    run(TOOLS / "twine", "check", "--strict", wheel, sdist)
+    run(TOOLS / "twine", "check", "--strict", *wheels, sdist, twin)
     for tarball in tarballs:
         run(CHECKS / "publint", "run", "--strict", tarball)
         # Only `import` is promised: the packages are ECMAScript modules.
@@ -190,12 +233,12 @@ def main() -> None:
             if arguments.tag:
                 raise ReleaseError(why)
             print(f"release: {why}; a tag would be refused", file=sys.stderr)
-        wheel, tarballs = build(source, arguments.out, env)
-        print(f"release: checks of {', '.join(path.name for path in (wheel, *tarballs))}")
-        check(wheel, tarballs)
+        wheels, tarballs = build(source, arguments.out, env)
+        print(f"release: checks of {', '.join(path.name for path in (*wheels, *tarballs))}")
+        check(wheels, tarballs)
         describe(source, arguments.out)
         print("release: the packages alone, in empty environments")
-        trials.python(wheel, Path(folder) / "python", source / "requirements" / "run.txt", run)
+        trials.python(wheels, Path(folder) / "python", source / "requirements" / "run.txt", run)
         trials.node(tarballs, Path(folder) / "node", run)
     checksums(arguments.out)
     print(f"release: tokenwire {version} in {arguments.out}")

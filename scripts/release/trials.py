@@ -33,18 +33,29 @@ if (typeof client.TokenwireClient !== "function" || !Object.keys(react).length) 
 """
 
 
-def python(wheel: Path, folder: Path, pins: Path, run: Callable[..., str]) -> None:
-    """The wheel with its plain dependencies: a script gets an answer, and ``tokenwire serve`` is a
-    server with its page, which a signal stops with exit code 0."""
+def python(wheels: list[Path], folder: Path, pins: Path, run: Callable[..., str]) -> None:
+    """The first wheel with its plain dependencies: a script gets an answer, and ``tokenwire serve``
+    is a server with its page, which a signal stops with exit code 0. The same with the express lane
+    in C, which the extra takes from the second one."""
     run(sys.executable, "-m", "venv", folder)
     pip = [folder / "bin" / "pip", "install", "-q", "--disable-pip-version-check"]
     constraints = folder / "pins.txt"
     lines = pins.read_text().splitlines()
     constraints.write_text("\n".join(line.split(" ")[0] for line in lines if "==" in line))
-    run(*pip, "-c", constraints, wheel)
+    run(*pip, "-c", constraints, wheels[0])
     program = folder / "bin" / "tokenwire"
     run(program, "--version", cwd=folder)
     run(folder / "bin" / "python", "-c", _ASK, cwd=folder)
+    _serve(program, folder)
+    run(*pip, "--no-index", "--find-links", wheels[1].parent, f"{wheels[0]}[speedups]")
+    found = json.loads(run(program, "doctor", "--json", cwd=folder))
+    (lane,) = (each for each in found if each["what"] == "express lane")
+    if not lane["detail"].startswith("native "):
+        raise AssertionError(f"{wheels[1].name} is not in use: {lane['detail']}")
+    _serve(program, folder)
+
+
+def _serve(program: Path, folder: Path) -> None:
     command = [program, "serve", "--port", "0", "--store", "memory:"]
     server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     try:

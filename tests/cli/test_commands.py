@@ -248,9 +248,9 @@ def test_doctor_looks_at_everything(tmp_path: Path) -> None:
     assert done.returncode == 0, [f for f in found.values() if f["state"] == "broken"]
     assert found["demo model"]["state"] == "ok"
     assert found["store"]["state"] == "ok"
-    assert found["express lane"]["detail"].startswith(
-        ("native ", "pure Python; tokenwire-speedups: ")
-    )
+    lane = found["express lane"]["detail"]
+    assert lane.startswith(("native ", "pure Python; tokenwire-speedups: "))
+    assert (found["tokenwire_speedups"]["state"] == "missing") is lane.endswith(": not installed")
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     told = inspect.getsource(doctor)
     for extra, needs in project["project"]["optional-dependencies"].items():

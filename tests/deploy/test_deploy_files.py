@@ -102,6 +102,16 @@ def test_what_the_image_copies_is_in_its_context() -> None:
         assert any(fnmatch(name, each) or name.startswith(f"{each}/") for each in kept), name
 
 
+def test_the_image_has_the_express_lane_in_c_and_no_compiler() -> None:
+    stages = re.split(r"^FROM ", DOCKERFILE.read_text(), flags=re.MULTILINE)[1:]
+    build, image = stages[-2:]
+    assert "gcc" in build
+    assert "--wheel --outdir /build/wheel speedups" in build
+    assert "/build/wheel/*.whl" in build
+    assert "COPY --from=build /opt/tokenwire /opt/tokenwire" in image
+    assert not re.search(r"apt-get|gcc|pip", image)
+
+
 @pytest.mark.parametrize("path", COMPOSITIONS, ids=lambda path: path.stem)
 def test_compositions_give_time_to_stop_and_no_rights(path: Path) -> None:
     services = yaml.safe_load(path.read_text())["services"]

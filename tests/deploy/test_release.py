@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tokenwire import __version__
+from tokenwire.run.call.native import TWIN
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "release" / "release.py"
 README = (ROOT / "README.md").read_text()
@@ -64,6 +67,36 @@ def test_the_packages_have_one_version(release: Any, tmp_path: Path) -> None:
         release.version_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "before", "after", "place"),
+    [
+        ("speedups/pyproject.toml", f'"{__version__}"', '"0.0.9"', "speedups/pyproject.toml"),
+        ("speedups/tokenwire_speedups.c", f'"{__version__}"', '"0.0.9"', "VERSION"),
+        ("speedups/tokenwire_speedups.c", f"TWIN {TWIN}\n", f"TWIN {TWIN + 1}\n", "TWIN"),
+        ("src/tokenwire/run/call/native.py", f"TWIN = {TWIN}\n", "TWIN = 0\n", "TWIN"),
+        ("src/tokenwire/run/call/native.py", f"TWIN = {TWIN}\n", "", "TWIN"),
+        ("pyproject.toml", f"speedups=={__version__}", f"speedups>={__version__}", "the extra"),
+    ],
+)
+def test_the_lane_in_c_is_that_of_the_release(
+    release: Any, tmp_path: Path, file: str, before: str, after: str, place: str
+) -> None:
+    for name in (
+        "pyproject.toml",
+        "speedups/pyproject.toml",
+        "speedups/tokenwire_speedups.c",
+        "src/tokenwire/run/call/native.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    release.check_twin(tmp_path, __version__)
+    text = (tmp_path / file).read_text()
+    assert text.count(before) == 1
+    (tmp_path / file).write_text(text.replace(before, after))
+    with pytest.raises(release.ReleaseError, match=place):
+        release.check_twin(tmp_path, __version__)
+
+
 def test_a_tag_needs_its_version_and_its_changes(release: Any, tmp_path: Path) -> None:
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.3 - 2030-01-01\n")
     assert release.open_points(tmp_path, "1.2.3", "v1.2.3") == []
@@ -102,7 +135,9 @@ def test_only_the_publishing_jobs_can_name_themselves() -> None:
     with_identity = {name for name, job in jobs.items() if "id-token" in job.get("permissions", {})}
     assert with_identity == {"python", "npm"}
     for name in with_identity:
-        assert jobs[name]["needs"] == "build"
+        needs = jobs[name]["needs"]
+        assert set([needs] if isinstance(needs, str) else needs) <= {"build", "speedups"}
+        assert "build" in needs
         assert jobs[name]["environment"] == "release"
         assert not any("secrets." in str(step) for step in jobs[name]["steps"])
 

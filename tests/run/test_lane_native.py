@@ -47,7 +47,7 @@ def bind_nothing(*arguments: Any) -> None:
     ("installed", "reason"),
     [
         (None, "not installed"),
-        (SimpleNamespace(), "tokenwire-speedups unknown is made for another release"),
+        (SimpleNamespace(), "version unknown is made for another release"),
         (SimpleNamespace(__version__="0.0.9", TWIN=TWIN), "0.0.9 is made for another release"),
         (SimpleNamespace(__version__=__version__, TWIN=TWIN + 1), "is made for another release"),
         (SimpleNamespace(__version__=__version__, TWIN=TWIN), "does not fit this lane: "),
@@ -65,6 +65,7 @@ def test_a_twin_that_does_not_fit_is_not_used(installed, reason, monkeypatch):
     assert reason in found.reason
     is_other = "release" in reason or installed is None
     assert numbers_of(_Numbers) is _Numbers or not is_other
+    assert bool(found.advice) is (installed is not None)
 
 
 def test_one_that_does_not_load_is_told(monkeypatch, tmp_path):

@@ -39,6 +39,7 @@ _REQUIRED: Final = (
 )
 #: Module -> (extra, what it adds).
 _OPTIONAL: Final = {
+    "tokenwire_speedups": ("speedups", "the express lane in C"),
     "hiredis": ("redis", "runs shared by several servers"),
     "asyncpg": ("postgres", "runs in a PostgreSQL database"),
     "xllamacpp": ("local", "models from a .gguf file"),
@@ -118,7 +119,8 @@ def _lane() -> Finding:
 
     if twin.received is not None:
         return Finding("express lane", "ok", f"native {twin.version}")
-    return Finding("express lane", "ok", f"pure Python; tokenwire-speedups: {twin.reason}")
+    detail = f"pure Python; tokenwire-speedups: {twin.reason}"
+    return Finding("express lane", "note" if twin.advice else "ok", detail, twin.advice)
 
 
 def _providers() -> Iterator[Finding]:

@@ -23,7 +23,8 @@ SWITCH = "TOKENWIRE_SPEEDUPS"
 #: Raised with every change of what `Lane.received`, `Lane._append` or `Connection.data_received`
 #: do, here and in the twin.
 TWIN = 5
-
+_ABSENT = "not installed"
+_REINSTALL = f"pip install --force-reinstall --no-deps tokenwire-speedups=={__version__}"
 
 #: Transports that write what they get to their socket, as it is.
 _PLAIN_SOCKETS = {
@@ -43,6 +44,8 @@ class Twin(NamedTuple):
     version: str = ""
     #: Why it is not used.
     reason: str = ""
+    #: What makes one that is installed usable.
+    advice: str = ""
 
 
 def _found() -> tuple[Any, str]:
@@ -53,10 +56,10 @@ def _found() -> tuple[Any, str]:
         import tokenwire_speedups as speedups
     except ImportError as error:
         is_missing = isinstance(error, ModuleNotFoundError)
-        return None, "not installed" if is_missing else f"does not load: {error}"
+        return None, _ABSENT if is_missing else f"does not load: {error}"
     version = str(getattr(speedups, "__version__", "unknown"))
     if (version, getattr(speedups, "TWIN", None)) != (__version__, TWIN):
-        return None, f"tokenwire-speedups {version} is made for another release"
+        return None, f"version {version} is made for another release"
     return speedups, ""
 
 
@@ -79,7 +82,8 @@ def twin_of(names: dict[str, Any], classes: Mapping[str, type]) -> Twin:
     """The twin of the lane whose module has the globals ``names`` and touches ``classes``."""
     speedups, reason = _found()
     if speedups is None:
-        return Twin(None, reason=reason)
+        is_absent = reason == _ABSENT or SWITCH in reason
+        return Twin(None, reason=reason, advice="" if is_absent else _REINSTALL)
     matches = (
         template._TEXT,
         template._NUMBER,
@@ -90,5 +94,5 @@ def twin_of(names: dict[str, Any], classes: Mapping[str, type]) -> Twin:
     try:
         received, data_received = speedups.bind(names, dict(classes), matches)
     except (TypeError, AttributeError) as error:
-        return Twin(None, reason=f"does not fit this lane: {error}")
+        return Twin(None, reason=f"does not fit this lane: {error}", advice=_REINSTALL)
     return Twin(received, data_received, speedups.__version__)
