@@ -28,11 +28,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".venv-release" / "bin"
 CHECKS = Path(__file__).parent / "node_modules" / ".bin"
 PACKAGES = ("client", "react")
-_CLONE = re.compile(r"<!-- clone -->\n.*?<!-- release\n(.*?)-->\n", re.DOTALL)
-_DEFINE = {
-    "VERSION": re.compile(r'^#define VERSION "(.+)"$', re.M),
-    "TWIN": re.compile(r"^#define TWIN (\d+)$", re.M),
+#: Module in C -> the number that names what it does, and the file of the Python with the same one.
+TWINS = {
+    "tokenwire_speedups.c": ("TWIN", "src/tokenwire/run/call/native.py"),
+    "tokenwire_pages.c": ("PAGES", "src/tokenwire/log/sqlite/pages.py"),
 }
+_CLONE = re.compile(r"<!-- clone -->\n.*?<!-- release\n(.*?)-->\n", re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 _IMAGE = re.compile(r"!\[([^\]]+)\]\((?!https?://)([^)]+)\)\n*")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)([^)]+)\)")
@@ -70,24 +71,23 @@ def version_of(source: Path) -> str:
 
 
 def check_twin(source: Path, version: str) -> None:
-    """The express lane in C is that of this version, in all places that say so, and its extra
-    takes no other. Raises `ReleaseError`."""
+    """What is in C is that of this version, in all places that say so, and its extra takes no
+    other. Raises `ReleaseError`."""
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
     twin = tomllib.loads((source / "speedups" / "pyproject.toml").read_text())["project"]
-    native = (source / "speedups" / "tokenwire_speedups.c").read_text()
-    python = (source / "src" / "tokenwire" / "run" / "call" / "native.py").read_text()
+    extra = project["optional-dependencies"].get("speedups")
     places = {
         "speedups/pyproject.toml": (twin["version"], version),
-        "VERSION of tokenwire_speedups.c": (_DEFINE["VERSION"].findall(native), [version]),
-        "the extra 'speedups'": (
-            project["optional-dependencies"].get("speedups"),
-            [f"{twin['name']}=={version}"],
-        ),
-        "TWIN of tokenwire_speedups.c": (
-            _DEFINE["TWIN"].findall(native),
-            re.findall(r"^TWIN = (\d+)$", python, re.M),
-        ),
+        "the extra 'speedups'": (extra, [f"{twin['name']}=={version}"]),
     }
+    for file in sorted((source / "speedups").glob("*.c")):
+        number, python = TWINS[file.name]
+        native, beside = file.read_text(), (source / python).read_text()
+        versions = re.findall(r'^#define VERSION "(.+)"$', native, re.M)
+        numbers = re.findall(rf"^#define {number} (\d+)$", native, re.M)
+        expected = re.findall(rf"^{number} = (\d+)$", beside, re.M)
+        places[f"VERSION of {file.name}"] = (versions, [version])
+        places[f"{number} of {file.name}"] = (numbers, expected)
     for place, (found, expected) in places.items():
         if found != expected or not found:
             raise ReleaseError(f"{place}: {found}, expected {expected}")

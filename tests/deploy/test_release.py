@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tokenwire import __version__
+from tokenwire.log.sqlite.pages import PAGES
 from tokenwire.run.call.native import TWIN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,18 +76,17 @@ def test_the_packages_have_one_version(release: Any, tmp_path: Path) -> None:
         ("speedups/tokenwire_speedups.c", f"TWIN {TWIN}\n", f"TWIN {TWIN + 1}\n", "TWIN"),
         ("src/tokenwire/run/call/native.py", f"TWIN = {TWIN}\n", "TWIN = 0\n", "TWIN"),
         ("src/tokenwire/run/call/native.py", f"TWIN = {TWIN}\n", "", "TWIN"),
+        ("speedups/tokenwire_pages.c", f'"{__version__}"', '"0.0.9"', "VERSION"),
+        ("speedups/tokenwire_pages.c", f"PAGES {PAGES}\n", "PAGES 0\n", "PAGES"),
         ("pyproject.toml", f"speedups=={__version__}", f"speedups>={__version__}", "the extra"),
     ],
 )
 def test_the_lane_in_c_is_that_of_the_release(
     release: Any, tmp_path: Path, file: str, before: str, after: str, place: str
 ) -> None:
-    for name in (
-        "pyproject.toml",
-        "speedups/pyproject.toml",
-        "speedups/tokenwire_speedups.c",
-        "src/tokenwire/run/call/native.py",
-    ):
+    sources = [f"speedups/{name}" for name in release.TWINS]
+    beside = [path for _, path in release.TWINS.values()]
+    for name in ("pyproject.toml", "speedups/pyproject.toml", *sources, *beside):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     release.check_twin(tmp_path, __version__)

@@ -57,10 +57,10 @@ def copy_of(name: str, target: Path, version: str = __version__) -> Path:
         return target
     generated = shutil.ignore_patterns("build", "*.egg-info")
     shutil.copytree(ROOT / "speedups", target, ignore=generated)
-    for file in ("pyproject.toml", "tokenwire_speedups.c"):
-        text = (target / file).read_text()
+    for file in (target / "pyproject.toml", *target.glob("*.c")):
+        text = file.read_text()
         assert text.count(f'"{__version__}"') == 1
-        (target / file).write_text(text.replace(f'"{__version__}"', f'"{version}"'))
+        file.write_text(text.replace(f'"{__version__}"', f'"{version}"'))
     return target
 
 
