@@ -145,18 +145,19 @@ class MemoryStore:
             self._wakes.grown_by(log, first, records[0])
         else:
             self._wakes.grown(log)
-        if entry.takers is None:
-            entry.takers = tuple(
-                (wake, take, take if isinstance(take, Reader) else None)
-                for wake, take in self._wakes.growth(log)
-            )
         then(None)
         return True
 
     def tape(self, log: str) -> Tape | None:
         """See `Taped`. Who makes `append_soon` another function is called for every append."""
         is_ours = getattr(self.append_soon, "__func__", None) is _append_soon
-        return self._open.get(log) if is_ours else None
+        entry = self._open.get(log) if is_ours else None
+        if entry is not None and entry.takers is None:
+            entry.takers = tuple(
+                (wake, take, take if isinstance(take, Reader) else None)
+                for wake, take in self._wakes.growth(log)
+            )
+        return entry
 
     async def append(
         self,

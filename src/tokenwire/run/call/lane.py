@@ -339,6 +339,10 @@ class Lane(_Base):
         By hand, without a call of each layer between the provider's bytes and the readers' sockets:
         of one stream among many, every further function and object is a line of cold memory."""
         seq, tape = self._seq + 1, self._tape
+        if tape is not None and tape.takers is None:  # a reader came, or left
+            self._repay()
+            self._borrow()
+            tape = self._tape
         takers = None if tape is None else tape.takers
         if (
             tape is None
