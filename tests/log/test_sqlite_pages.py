@@ -18,6 +18,7 @@ SID = 7
 #: What a reader turns into a `StoreDamagedError`.
 REFUSED = (StoreDamagedError, TypeError, ValueError)
 
+AT_ONCE = st.sampled_from([1, 1000, pages.READ_BYTES])
 RECORDS = st.lists(st.binary(max_size=40), min_size=1, max_size=200)
 LARGE = st.lists(st.sampled_from([0, 1, 50_000, 140_000]), min_size=1, max_size=12).map(
     lambda sizes: [bytes([number]) * size for number, size in enumerate(sizes)]
@@ -43,14 +44,21 @@ def stored(some: list[Page]) -> sqlite3.Connection:
 
 
 def read_pages(
-    connection: sqlite3.Connection, sid: int, log: str, after: int, most: int, most_bytes: int
+    connection: sqlite3.Connection,
+    sid: int,
+    log: str,
+    after: int,
+    most: int,
+    most_bytes: int,
+    at_once: int = pages.READ_BYTES,
 ) -> list[bytes]:
-    """With the twin in C, where it is installed, and without."""
+    """With the twin in C, where it is installed, and without. ``at_once``: bytes of a statement."""
     answers: list[list[bytes] | str] = []
     error: Exception | None = None
     for native in (pages._native, None):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pages, "_native", native)
+            patch.setattr(pages, "READ_BYTES", at_once)
             try:
                 answers.append(pages.read_pages(connection, sid, log, after, most, most_bytes))
             except REFUSED as raised:
@@ -75,18 +83,24 @@ def expected(records: list[bytes], after: int, most: int, most_bytes: int) -> li
     st.integers(1, 300),
     st.one_of(st.integers(0, 3000), st.integers(0, 400_000)),
     st.booleans(),
+    AT_ONCE,
 )
 @settings(max_examples=300)
 def test_any_part_of_a_log_is_read_as_it_was_written(
-    records: list[bytes], data: st.DataObject, most: int, most_bytes: int, is_old: bool
+    records: list[bytes],
+    data: st.DataObject,
+    most: int,
+    most_bytes: int,
+    is_old: bool,
+    at_once: int,
 ) -> None:
     after = data.draw(st.integers(0, len(records) - 1))
     connection = stored(paged(records, is_old=is_old))
-    read = read_pages(connection, SID, "s", after, most, most_bytes)
+    read = read_pages(connection, SID, "s", after, most, most_bytes, at_once)
     assert read == expected(records, after, most, most_bytes)
     everything: list[bytes] = []
     while len(everything) < len(records):
-        everything += read_pages(connection, SID, "s", len(everything), most, most_bytes)
+        everything += read_pages(connection, SID, "s", len(everything), most, most_bytes, at_once)
     assert everything == records
 
 
@@ -128,7 +142,7 @@ def test_damage_of_any_kind_gives_an_error_or_the_truth(
     after = data.draw(st.integers(0, len(records) - 1))
     most = data.draw(st.integers(1, 200))
     try:
-        read = read_pages(connection, SID, "s", after, most, 1 << 20)
+        read = read_pages(connection, SID, "s", after, most, 1 << 20, data.draw(AT_ONCE))
     except REFUSED:
         return
     assert read == records[after : after + len(read)]

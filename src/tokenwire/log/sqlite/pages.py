@@ -64,6 +64,10 @@ FROM (SELECT id, entries, data FROM page
       ORDER BY id)
 """  # noqa: S608 - a constant
 
+#: Bytes of records that one statement reads. Blocks of memory that are not much larger are kept by
+#: the C library; others are given back and asked for again, which costs as much as all the rest.
+READ_BYTES = 112 << 10
+
 
 #: Raised with every change of what a page is, here and in the twin (`speedups/`).
 PAGES = 1
@@ -191,12 +195,34 @@ def read_pages(
 ) -> list[bytes]:
     """Up to ``most`` records that are in pages, after the offset ``after``, of up to ``most_bytes``
     together, or one. Raises `StoreDamagedError`, also where a page is missing."""
+    records = _read(connection, sid, log, after, most, most_bytes)
+    if not records:
+        raise damaged("record", log, after + 1)
+    size = sum(map(len, records))
+    # A page that is missing, or too large, is for another read.
+    while size < most_bytes and len(records) < most:
+        here = after + len(records)
+        more = _read(connection, sid, log, here, most - len(records), most_bytes - size)
+        if not more or size + len(more[0]) > most_bytes:
+            break
+        records += more
+        size += sum(map(len, more))
+    return records
+
+
+def _read(
+    connection: sqlite3.Connection, sid: int, log: str, after: int, most: int, most_bytes: int
+) -> list[bytes]:
+    """The same by one statement, which reads little more than `READ_BYTES`; none where the
+    first page is missing."""
     end = place(sid, min(after + most, MOST_OFFSET))
-    bounds = place(sid, after), end, place(sid, MOST_OFFSET), most_bytes
+    bounds = place(sid, after), end, place(sid, MOST_OFFSET), min(most_bytes, READ_BYTES)
     ids, entry_sizes, data_sizes, entries, data = connection.execute(READ, bounds).fetchone()
+    if not ids:
+        return []
     data = data or b""  # nothing but empty records
     records = None
-    if _native is not None and ids:
+    if _native is not None:
         records = _native(ids, entry_sizes, data_sizes, entries, data, bounds[0], most)
     if records is None:
         sizes = entry_sizes, data_sizes
@@ -208,7 +234,7 @@ def read_pages(
 
 def _in_python(
     log: str,
-    ids: str | None,
+    ids: str,
     sizes: Sequence[str | None],
     entries: bytes,
     data: bytes,
@@ -217,8 +243,6 @@ def _in_python(
 ) -> list[bytes]:
     """The records of pages, up to ``most`` after the one with the key ``start``; ``ids`` and
     ``sizes``: keys of the pages, lengths of their entries and of their records, with commas."""
-    if not ids:
-        raise damaged("record", log, (start & MOST_OFFSET) + 1)
     keys, entry_sizes, data_sizes = (
         list(map(int, (text or "").split(","))) for text in (ids, *sizes)
     )
