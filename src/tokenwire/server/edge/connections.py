@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -27,6 +29,8 @@ REVOKED = "revoked"
 
 #: Encoded pages kept for the readers of one run: the tail, and what late joiners catch up on.
 _SHARED_PAGES = 16
+#: Seconds from one measurement of the loop's lag to the next, and the share of the newest.
+_STEP, _SHARE = 0.1, 0.2
 #: A page bigger than this is not worth keeping for others.
 _SHARED_BYTES = 1 << 20
 
@@ -206,6 +210,8 @@ class Connections:
         self.draining = False
         #: How late the ticker woke up, in seconds: the event loop's lag, smoothed.
         self.lag = 0.0
+        #: When the ticker is due to wake; infinity while it does not run.
+        self._due = math.inf
         self._open: set[Connection] = set()
         self._shared: dict[tuple[str, str], SharedBytes] = {}
         self._sweepers: list[Callable[[float], bool]] = []
@@ -247,6 +253,11 @@ class Connections:
         if not shared.readers:
             del self._shared[run, wire]
 
+    def lateness(self) -> float:
+        """How late the event loop is now: `lag`, or for how long the ticker has been due. In one
+        turn of the loop that is all that tells, and hundreds of requests may come in it."""
+        return max(self.lag, time.monotonic() - self._due)
+
     def sweep_with(self, sweeper: Callable[[float], bool]) -> None:
         """Call ``sweeper(now)`` on every tick; it says whether it still has something to watch."""
         self._sweepers.append(sweeper)
@@ -274,14 +285,22 @@ class Connections:
         loop = asyncio.get_running_loop()
         busy = True
         while busy:
-            before = loop.time()
-            await asyncio.sleep(self._interval)
+            await self._sleep()
             now = loop.time()
-            self.lag += 0.2 * (max(0.0, now - before - self._interval) - self.lag)
             self._tick(now)
             watching = [sweeper(now) for sweeper in self._sweepers]
             busy = any(watching) or bool(self._open)
-        self.lag = 0.0
+        self.lag, self._due = 0.0, math.inf
+
+    async def _sleep(self) -> None:
+        """Until the next tick, in steps that find out how late the loop is."""
+        seconds = self._interval
+        while seconds > 0:
+            step = min(seconds, _STEP)
+            seconds -= step
+            self._due = time.monotonic() + step
+            await asyncio.sleep(step)
+            self.lag += _SHARE * (max(0.0, time.monotonic() - self._due) - self.lag)
 
     def _tick(self, now: float) -> None:
         for connection in list(self._open):

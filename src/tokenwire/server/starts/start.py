@@ -149,7 +149,7 @@ async def admitted(
     principal = identity.principal
     if state.draining:
         raise BusyError("the server is stopping; try again", retry_after=1)
-    if 0 < state.settings.max_lag < state.connections.lag:
+    if 0 < state.settings.max_lag < state.connections.lateness():
         state.limits.refused["max_lag"] += 1
         raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
     if key is not None and not _KEY.fullmatch(key):
