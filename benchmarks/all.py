@@ -30,6 +30,7 @@ ORDER = [
     "budget",
     "token_cost",
     "closed_loop",
+    "crowd",
     "gateway",
     "short",
     "growth",

@@ -269,6 +269,7 @@ ENVIRONMENT = {
     "TOKENWIRE_CONNECTIONS": "20000",
     "TOKENWIRE_CONNECTIONS_PER_IP": "20000",
     "TOKENWIRE_RUNS": "20000",
+    "TOKENWIRE_MAX_LAG": "0",
     "TOKENWIRE_ACCESS_LOG": "false",
     "TOKENWIRE_ON_DISCONNECT": "stop",
     # The lane in Python, unless a benchmark says otherwise: the goals and older figures are its.

@@ -364,7 +364,7 @@ class Settings:
     )
     runs: int = _set(1000, "Limits", "Concurrent runs per process.")
     max_lag: float = _set(
-        1.0,
+        0.25,
         "Limits",
         "Event loop delay above which new runs are rejected; 0 is no limit.",
         unit="s",

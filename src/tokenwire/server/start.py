@@ -143,9 +143,9 @@ def listen(listener: socket.socket, settings: Settings) -> None:
     listener.setblocking(False)
 
 
-#: Connections that are accepted in one turn of the event loop. uvloop accepts one for each
-#: listening handle: with one handle, a server whose turns take 30 ms has 33 new ones a second, and
-#: others wait for seconds where nobody sees them.
+#: Connections that are accepted in one turn of the event loop. uvloop accepts one for each handle
+#: that listens: with a single one, a server whose turns take 30 ms takes 33 in a second, and others
+#: wait where nobody sees them. (asyncio's own loop accepts as many as there are.)
 _ACCEPTS = 32
 
 
@@ -160,7 +160,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and tell."""
-        if sockets is not None and type(asyncio.get_running_loop()).__module__ != "asyncio":
+        if sockets is not None and not isinstance(
+            asyncio.get_running_loop(), asyncio.BaseEventLoop
+        ):
             more = [each.dup() for each in sockets for _ in range(_ACCEPTS - 1)]
             for each in more:
                 each.setblocking(False)

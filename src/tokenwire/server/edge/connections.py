@@ -254,9 +254,10 @@ class Connections:
             del self._shared[run, wire]
 
     def lateness(self) -> float:
-        """How late the event loop is now: `lag`, or for how long the ticker has been due. In one
-        turn of the loop that is all that tells, and hundreds of requests may come in it."""
-        return max(self.lag, time.monotonic() - self._due)
+        """How late the event loop is: `lag`, or a quarter of the time for which the ticker has been
+        due. Hundreds of requests may come within a turn of the loop, in which only that tells; but
+        one long turn by itself is no overload."""
+        return max(self.lag, (time.monotonic() - self._due) / 4)
 
     def sweep_with(self, sweeper: Callable[[float], bool]) -> None:
         """Call ``sweeper(now)`` on every tick; it says whether it still has something to watch."""
