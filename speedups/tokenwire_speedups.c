@@ -256,7 +256,7 @@ static PyObject *str_time, *str_monotonic, *str_fast, *str_seal, *str_ready, *st
 static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several, *str_wait;
 static PyObject *py_several, *several_names; /* `take_several` in Python, and its globals */
 static PyObject *str_received, *str_end_diversion, *str_parse;
-static PyObject *str_is_closing, *str_unsent, *str_write, *str_offer;
+static PyObject *str_offer;
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
 static int64_t most_bytes, most_outstanding, most_text;
 static double most_seconds;
@@ -1254,108 +1254,6 @@ static PyObject *data_received(PyObject *connection, PyObject *data)
     return done == NULL ? NULL : Py_NewRef(Py_None);
 }
 
-/* --- a reader's socket --------------------------------------------------------------------------- */
-
-#ifndef _WIN32
-/* What `transport.write` does, for a transport of a plain socket: in one call of the kernel where
-   nothing waits before it, and by `write` wherever not all of it goes. */
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc call;
-    PyObject *transport;
-    int fd;
-} Sender;
-
-/* Whether bytes may go to the socket itself: it is still the transport's, and nothing waits. */
-static int is_idle(PyObject *transport)
-{
-    PyObject *is_closing = PyObject_CallMethodNoArgs(transport, str_is_closing);
-    Py_XDECREF(is_closing);
-    if (is_closing != Py_False)
-        return is_closing == NULL ? -1 : 0;
-    PyObject *unsent = PyObject_CallMethodNoArgs(transport, str_unsent);
-    int is_empty = unsent == NULL ? -1 : PyObject_Not(unsent);
-    Py_XDECREF(unsent);
-    return is_empty;
-}
-
-static PyObject *send_bytes(PyObject *self, PyObject *const *arguments, size_t count,
-                            PyObject *keywords)
-{
-    Sender *sender = (Sender *)self;
-    if (PyVectorcall_NARGS(count) != 1 || keywords != NULL) {
-        PyErr_SetString(PyExc_TypeError, "a sender takes the bytes to send");
-        return NULL;
-    }
-    PyObject *data = arguments[0];
-    if (!PyBytes_CheckExact(data))
-        return PyObject_CallMethodOneArg(sender->transport, str_write, data);
-    int is_direct = is_idle(sender->transport);
-    if (is_direct < 0)
-        return NULL;
-    ssize_t done = 0, size = PyBytes_GET_SIZE(data);
-    if (is_direct && size > 0)
-        done = send(sender->fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (done == size && size > 0)
-        return Py_NewRef(Py_None);
-    if (done <= 0) /* an error meets the transport again */
-        return PyObject_CallMethodOneArg(sender->transport, str_write, data);
-    PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + done, size - done);
-    PyObject *written =
-        rest == NULL ? NULL : PyObject_CallMethodOneArg(sender->transport, str_write, rest);
-    Py_XDECREF(rest);
-    return written;
-}
-
-static PyObject *new_sender(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
-{
-    PyObject *transport;
-    int fd;
-    if (!PyArg_ParseTuple(arguments, "Oi", &transport, &fd))
-        return NULL;
-    Sender *sender = (Sender *)type->tp_alloc(type, 0);
-    if (sender != NULL) {
-        sender->call = send_bytes;
-        sender->transport = Py_NewRef(transport);
-        sender->fd = fd;
-    }
-    return (PyObject *)sender;
-}
-
-static int traverse_sender(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(((Sender *)self)->transport);
-    return 0;
-}
-
-static int clear_sender(PyObject *self)
-{
-    Py_CLEAR(((Sender *)self)->transport);
-    return 0;
-}
-
-static void free_sender(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    clear_sender(self);
-    Py_TYPE(self)->tp_free(self);
-}
-
-static PyTypeObject Sender_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "tokenwire_speedups.Sender",
-    .tp_doc = "Sender(transport, fileno): a call with bytes writes them to the transport.",
-    .tp_basicsize = sizeof(Sender),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
-    .tp_new = new_sender,
-    .tp_call = PyVectorcall_Call,
-    .tp_vectorcall_offset = offsetof(Sender, call),
-    .tp_traverse = traverse_sender,
-    .tp_clear = clear_sender,
-    .tp_dealloc = free_sender,
-};
-#endif
-
 /* --- the module -------------------------------------------------------------------------------- */
 
 static PyMethodDef received_method = {
@@ -1464,8 +1362,7 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
         {&str_borrow, "_borrow"}, {&str_fail, "fail"}, {&str_ready, "ready"},
         {&str_several, "take_several"}, {&str_wait, "wait_for_tick"}, {&str_give, "_give"},
         {&str_received, "received"}, {&str_end_diversion, "end_diversion"}, {&str_parse, "parse"},
-        {&str_is_closing, "is_closing"}, {&str_unsent, "get_write_buffer_size"},
-        {&str_write, "write"}, {&str_offer, "offer"},
+        {&str_offer, "offer"},
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if ((*words[i].at = PyUnicode_InternFromString(words[i].text)) == NULL)
@@ -1477,10 +1374,5 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
                            || PyModule_AddObjectRef(module, "Numbers", (PyObject *)&Numbers_type)
                            || PyModule_AddIntConstant(module, "TWIN", TWIN)))
         Py_CLEAR(module);
-#ifndef _WIN32
-    if (module != NULL && (PyType_Ready(&Sender_type)
-                           || PyModule_AddObjectRef(module, "Sender", (PyObject *)&Sender_type)))
-        Py_CLEAR(module);
-#endif
     return module;
 }

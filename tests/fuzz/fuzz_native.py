@@ -26,10 +26,8 @@ SOURCES = [ROOT / "speedups" / f"tokenwire_{name}.c" for name in ("speedups", "p
 LANE = ("_native", "", "_several", "_by_hand", "_dialects", "_wires", "_socket")
 TESTS = [f"tests/run/test_lane{name}.py" for name in LANE]
 TESTS += ["tests/log/test_sqlite_pages.py", "tests/log/test_sqlite_native.py"]
-TESTS += ["tests/run/test_sender.py"]
 GENERATED = "any_part or damage or any_columns or any_bytes or however_full"
 GENERATED += " or generated or texts_of_any_kind or any_type or any_form or leaked or gaps"
-GENERATED += " or in_order"
 FLAGS = (
     "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     " -fPIC -shared -ffp-contract=off -Wall -Wextra -Wno-unused-parameter -Werror"

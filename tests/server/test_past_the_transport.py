@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import time
+
 import pytest
 
 from support.server import Reading, site
 from tokenwire import express
 from tokenwire.run.call.lane import Lane, received_in_python
+
+#: To close is to break off.
+RESET = struct.pack("ii", 1, 0)
 
 
 @pytest.fixture
@@ -46,3 +53,24 @@ def test_words_go_past_the_transport_and_readers_of_all_wires_get_the_run(sizes)
         stored = [body_of(Reading.get(here.port, each).rest()) for each in paths]
         assert len(sizes) > 3 * len(paths)
     assert live == stored
+
+
+def test_a_reader_gets_nothing_of_one_whose_socket_had_its_number(sizes):
+    """Each that breaks off leaves the number of its socket to one that comes."""
+    with site() as here:
+        theirs, ours = here.start("scenario:slow"), here.start("scenario:tool")
+        path = f"/v1/runs/{ours}/events"
+        stored = body_of(Reading.get(here.port, path).rest())
+        for _ in range(3):
+            written = len(sizes)
+            leaving = [Reading.get(here.port, f"/v1/runs/{theirs}/events") for _ in range(8)]
+            while len(sizes) < written + len(leaving):
+                time.sleep(0.01)
+            coming = []
+            for reader in leaving:
+                reader.wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                reader.close()
+                coming.append(Reading.get(here.port, path))
+            for reader in coming:
+                assert body_of(reader.rest()) == stored
+            theirs = here.start("scenario:slow")

@@ -6,7 +6,6 @@ Python, which the twin equals byte for byte.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from tokenwire import __version__
 from tokenwire.run.call import template
 
-__all__ = ["SWITCH", "TWIN", "Twin", "numbers_of", "twin_of", "writer_of"]
+__all__ = ["SWITCH", "TWIN", "Twin", "numbers_of", "twin_of"]
 
 N = TypeVar("N")
 
@@ -25,12 +24,6 @@ SWITCH = "TOKENWIRE_SPEEDUPS"
 TWIN = 5
 _ABSENT = "not installed"
 _REINSTALL = f"pip install --force-reinstall --no-deps tokenwire-speedups=={__version__}"
-
-#: Transports that write what they get to their socket, as it is.
-_PLAIN_SOCKETS = {
-    ("uvloop.loop", "TCPTransport"),
-    ("asyncio.selector_events", "_SelectorSocketTransport"),
-}
 
 
 class Twin(NamedTuple):
@@ -66,16 +59,6 @@ def _found() -> tuple[Any, str]:
 def numbers_of(plain: type[N]) -> type[N]:
     """The twin's class with the attributes of ``plain``; that one without a twin."""
     return getattr(_found()[0], "Numbers", plain)
-
-
-def writer_of(transport: asyncio.WriteTransport) -> Callable[[bytes], None]:
-    """``transport.write``, or what does the same for a plain socket of a known event loop."""
-    sender = getattr(_found()[0], "Sender", None)
-    kind = type(transport)
-    if sender is None or (kind.__module__, kind.__name__) not in _PLAIN_SOCKETS:
-        return transport.write
-    sock = transport.get_extra_info("socket")
-    return transport.write if sock is None else sender(transport, sock.fileno())
 
 
 def twin_of(names: dict[str, Any], classes: Mapping[str, type]) -> Twin:

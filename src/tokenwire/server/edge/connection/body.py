@@ -12,7 +12,6 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from tokenwire.express import Port
-from tokenwire.run.call.native import writer_of
 
 __all__ = ["ChunkedBody", "socket_of"]
 
@@ -39,7 +38,7 @@ class ChunkedBody:
         self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop, fd: int = -1
     ) -> None:
         self._cycle, self._flow, self._loop = cycle, cycle.flow, loop
-        self._write = writer_of(cycle.transport)
+        self._write = cycle.transport.write
         self.port = Port(self._write)
         self.port.unsent = cycle.transport.get_write_buffer_size
         self.port.socket = self._fd = fd
@@ -76,7 +75,7 @@ class ChunkedBody:
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
             self._cycle.transport = buffer.transport
-            self._write = self.port.send = writer_of(buffer.transport)
+            self._write = self.port.send = buffer.transport.write
             self.port.socket = self._fd
             buffer.flush()
         if self._cycle.response_complete:

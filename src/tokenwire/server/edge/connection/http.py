@@ -136,7 +136,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """A request begins; so does its clock, unless the connection's own is still running."""
         super().on_message_begin()
         own = transport_of(cast(dict[str, Any], self.scope))
-        own.unsent, own.abort = self.transport.get_write_buffer_size, self.transport.abort
+        own.unsent, own.abort = self.transport.get_write_buffer_size, self._abort
         own.rename = self._rename
         self._header_bytes = self._message_bytes = self._body_bytes = 0
         self._chunks = self._trailer_bytes = 0
@@ -251,6 +251,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def drop(self) -> None:
         """Close at once."""
         self.watch.leave(self, self._address)
+        self._abort()
+
+    def _abort(self) -> None:
+        """Drop what waits: nothing that would follow it may go past the transport."""
+        for body in self._bodies():
+            body.close()
         self.transport.abort()
 
     def check(self, now: float) -> None:
