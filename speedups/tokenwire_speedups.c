@@ -438,7 +438,8 @@ static Py_ssize_t fill(char *out, Py_ssize_t room, Bytes form, const Gap *gaps, 
         }
         if (piece.size > room - size)
             return -1;
-        memcpy(out + size, piece.data, piece.size);
+        if (piece.size > 0) /* a gap that a form does not have has no bytes at all */
+            memcpy(out + size, piece.data, piece.size);
         size += piece.size;
     }
     return used == count ? size : -1;

@@ -28,6 +28,8 @@ TESTS = [f"tests/run/test_lane{name}.py" for name in LANE]
 TESTS += ["tests/log/test_sqlite_pages.py", "tests/log/test_sqlite_native.py"]
 GENERATED = "any_part or damage or any_columns or any_bytes or however_full"
 GENERATED += " or generated or texts_of_any_kind or any_type or any_form or leaked or gaps"
+#: How the names of what the sanitizers report begin.
+REPORT = "report"
 FLAGS = (
     "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     " -fPIC -shared -ffp-contract=off -Wall -Wextra -Wno-unused-parameter -Werror"
@@ -50,8 +52,9 @@ def build(folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(folder),
         "LD_PRELOAD": library,
         "PYTHONMALLOC": "malloc",  # each object is a block that the sanitizer knows
-        "ASAN_OPTIONS": "detect_leaks=0",  # Python keeps what lives as long as the process
-        "UBSAN_OPTIONS": "print_stacktrace=1",
+        # Python keeps what lives as long as the process. What a test's process prints may be lost.
+        "ASAN_OPTIONS": f"detect_leaks=0:log_path={folder}/{REPORT}",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={folder}/{REPORT}",
     }
 
 
@@ -79,6 +82,8 @@ def main() -> None:
                 [*command, f"--hypothesis-seed={seed}"], check=False, cwd=ROOT, env=env
             )
             if done.returncode:
+                for report in folder.glob(f"{REPORT}*"):
+                    print(report.read_text(), flush=True)
                 raise SystemExit(done.returncode)
             rounds += 1
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from log.test_redis_elsewhere import Reader, append, run
 from support.redis import RedisServer, need_redis, redis_server
+from support.redis_elsewhere import Reader, append, run
 from tokenwire.log.open import open_store
 from tokenwire.log.redis import append as appends
 from tokenwire.log.redis.append import NOTED_BYTES

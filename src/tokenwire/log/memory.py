@@ -349,6 +349,9 @@ class MemoryStore:
         return logs[max(0, end - most) : end][::-1]
 
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
+        self._put(kind, name, data)
+
+    def _put(self, kind: str, name: str, data: bytes | None) -> None:
         documents = self._documents.setdefault(kind, {})
         documents.pop(name, None)
         if data is not None:
@@ -357,9 +360,9 @@ class MemoryStore:
     async def swap_document(
         self, kind: str, name: str, old: bytes | None, new: bytes | None
     ) -> bool:
-        current = await self.document(kind, name)
+        current = self._documents.get(kind, {}).get(name)
         if current == old:
-            await self.set_document(kind, name, new)
+            self._put(kind, name, new)
         return current in (old, new)
 
     async def document(self, kind: str, name: str) -> bytes | None:
