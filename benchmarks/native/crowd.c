@@ -14,19 +14,7 @@
  * refusal, tokens of the window, p50 and p99 of their delay, all in microseconds; then the user and
  * system clock ticks of the server within the window, and the refusals that say when to come again.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "common.h"
 
 enum { MOST = 8192, FDS = 3 * MOST, AT_ONCE = 512, PIECE = 65536, BINS = 1 << 24, DIGITS = 16 };
 enum { MODEL_BUFFER = 1 << 19, TAIL = DIGITS + 2 };
@@ -51,23 +39,6 @@ static uint32_t delays[BINS];             /* of tokens, microseconds -> number *
 static int poll_fd;
 static uint64_t tokens;
 static int is_open, told_when;
-
-static void fail(const char *what) {
-    perror(what);
-    exit(1);
-}
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static struct sockaddr_in loopback(int port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
-}
 
 static void watch(int fd) {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};

@@ -8,41 +8,12 @@
  *     fan read PORT PID READERS WARM SECONDS < request
  *     prints: blocks that arrived in the window, user and system clock ticks of PID
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "common.h"
 
 enum { MOST = 16384, AT_ONCE = 512, PIECE = 65536 };
 
 /* What stands once in every block. */
 static const char MARK[] = "\"type\":\"text-delta\"";
-
-static void fail(const char *what) {
-    perror(what);
-    exit(1);
-}
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static struct sockaddr_in loopback(int port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
-}
 
 static void send_all(int port, double rate) {
     static int readers[MOST];

@@ -15,19 +15,7 @@
  * read in microseconds, then for each PID the user and system clock ticks and the bytes that it had
  * written to disk.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "common.h"
 
 enum { MOST_STREAMS = 16384, AT_ONCE = 512, PIECE = 65536, MARK = '~', BINS = 1 << 20 };
 /* MOST_UNDER_WAY: a power of two; together they fit into the socket's buffer, MODEL_BUFFER. */
@@ -46,23 +34,6 @@ static uint32_t delays[BINS]; /* microseconds -> tokens */
 static int poll_fd, listener;
 static const char *WORDS[] = {"the",   " a",     " stream", " of",   " words", ",",     " and",
                               " then", " again", " more",   " text", " until", " it's", " over"};
-
-static void fail(const char *what) {
-    perror(what);
-    exit(1);
-}
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static struct sockaddr_in loopback(int port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
-}
 
 static void watch(int fd) {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};

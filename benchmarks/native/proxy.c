@@ -6,32 +6,12 @@
  *
  *     proxy PORT MODEL_PORT
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include "common.h"
 
 enum { MOST_FDS = 65536, AT_ONCE = 256, PIECE = 65536 };
 
 static int peers[MOST_FDS]; /* the other side of each socket */
 static int poll_fd;
-
-static void fail(const char *what) {
-    perror(what);
-    exit(1);
-}
-
-static struct sockaddr_in loopback(int port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
-}
 
 static void watch(int fd) {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};

@@ -25,8 +25,8 @@ def socket_of(transport: asyncio.BaseTransport) -> int:
     """The socket to which uvloop's transport writes as it is given; negative for any other."""
     if type(transport).__name__ not in ("TCPTransport", "UnixTransport"):  # TLS is another
         return -1
-    found = transport.get_extra_info("socket")
-    return -1 if found is None else found.fileno()
+    sock = transport.get_extra_info("socket")
+    return -1 if sock is None else sock.fileno()
 
 
 class ChunkedBody:
