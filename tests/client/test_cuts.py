@@ -15,7 +15,7 @@ from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import RunEnd, TextDelta
 
 #: No waits that a test would have to sit through.
-QUICK = Patience(base=0.001, cap=0.002)
+QUICK = Patience(base=0.001, cap=0.002, connect=60)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_cuts_are_told_and_patience_ends(here: Site) -> None:
         told: list[float] = []
         # The first connection alone may take a slow machine longer than a short patience.
         for give_up in (0.05, 0.5, 5.0, 50.0):
-            impatient = Patience(base=0.001, cap=0.002, give_up=give_up)
+            impatient = Patience(base=0.001, cap=0.002, connect=60, give_up=give_up)
             async with CuttingProxy(here.port, lambda n: 40) as proxy:
                 async with Client(proxy.url, patience=impatient) as client:
                     with pytest.raises(ServerUnavailableError):

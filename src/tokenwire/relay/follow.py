@@ -232,6 +232,17 @@ class Follower(Reader):
         if self.check is not None:
             self.check = Chain(self.run).last
 
+    async def rewind_to(self, offset: int, check: bytes) -> bool:
+        """The same, to begin behind the record at ``offset``; False, and nothing is done, where the
+        log has another one there than that with this check."""
+        page = await self._log.read(self.run, after=offset - 1, most=1)
+        if not page.records or page.records[0][:CHECK] != check:
+            return False
+        self.after = offset
+        if self.check is not None:
+            self.check = check
+        return True
+
     async def is_read(self) -> bool:
         """Whether the run has ended, and no record comes after `after`."""
         page = await self._log.read(self.run, after=self.after, most=1)

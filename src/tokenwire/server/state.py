@@ -13,6 +13,7 @@ from tokenwire.server.access.roles import RoleRules
 from tokenwire.server.budget import Budget
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.encoding.states import EncoderStates
 from tokenwire.server.edge.identify import Identify
 from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.problems import ErrorForm, native_form
@@ -108,6 +109,7 @@ class State:
             write_deadline=settings.write_deadline,
             retry_ms=settings.retry_ms,
         )
+        self.encoder_states = EncoderStates()
         self.recheck = Recheck(self.connections, self.identify)
         #: No new runs: the server is stopping.
         self.draining = False

@@ -72,6 +72,8 @@ class ChunkEncoder:
     encode_json: EncodeJSON | None = None
     #: Whether the wire can say who speaks. On others only the root agent's words are the answer.
     subagents: ClassVar[bool] = False
+    #: What belongs to the reader and its place, not to the run.
+    of_reader: ClassVar[frozenset[str]] = frozenset({"_place"})
 
     def __init__(self, *, place: Place | None = None) -> None:
         self.view = RunView()
@@ -161,6 +163,14 @@ class ChunkEncoder:
     def farewell(self, event: Reconnect) -> bytes | None:
         """These wires have no word for it."""
         return None
+
+    def state(self) -> dict[str, Any]:
+        """Its options, and what the events so far have made of it: not a copy."""
+        return {name: value for name, value in vars(self).items() if name not in self.of_reader}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a copy of the state of an encoder with the same options."""
+        vars(self).update(state)
 
     # --- for those who want values instead of bytes ----------------------------------------------
 

@@ -31,6 +31,7 @@ from tokenwire.server.budget import Account
 from tokenwire.server.edge.connections import Connection, Connections, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.encoding.batches import BatchEncoder
+from tokenwire.server.edge.encoding.states import Keeper
 from tokenwire.server.edge.request_info import identity_of
 from tokenwire.server.edge.transport import ResponseBody, Transport, transport_of
 from tokenwire.wire.own import AnyEncoder, EncoderError, OwnEncoder
@@ -96,15 +97,16 @@ async def run_response(
     """A response that follows ``run_id`` after the cursor ``after`` in the encoder's wire.
 
     Errors (unknown run, bad cursor, too many readers) are raised here, before a byte is sent.
-    A ``stateless`` encoder starts at the cursor; any other reads from the beginning and skips.
+    A ``stateless`` encoder starts at the cursor; any other reads from the beginning, or from a
+    state that was kept (`encoding.states`), and skips.
     """
     release = state.limits.attach(run_id, principal)
     try:
         follower = await state.runs.follow(run_id, after=after or None, principal=principal)
-        skip = 0
+        skip, keeper = 0, None
         if follower.after and not encoder.stateless:
             skip = follower.after  # the cursor was checked; now the same from the beginning
-            follower.rewind()
+            keeper = await state.encoder_states.begin(encoder, follower)
     except BaseException:
         release()
         raise
@@ -120,13 +122,15 @@ async def run_response(
         when_ended=when_ended,
         release=release,
         head=head,
+        keeper=keeper,
     )
 
 
 class RunResponse(Response):
     """A response that streams a follower's records. ``skip``: the offset up to which the
     client has seen the run. ``preamble``: first bytes, sent with the headers. ``when_ended``: more
-    bytes after the encoder's own end. ``head``: what the headers wait for."""
+    bytes after the encoder's own end. ``head``: what the headers wait for. ``keeper``: keeps the
+    encoder's states while it skips."""
 
     def __init__(
         self,
@@ -142,6 +146,7 @@ class RunResponse(Response):
         when_ended: Callable[[], bytes] | None = None,
         release: Callable[[], None] | None = None,
         head: Head | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         all_headers = {**STREAM_HEADERS, **encoder.headers, **(headers or {})}
         super().__init__(
@@ -159,6 +164,7 @@ class RunResponse(Response):
         self.when_ended = when_ended
         self.release = release
         self.head = head
+        self.keeper = keeper
         self.wire = encoder.name
         self._is_own = isinstance(encoder, OwnEncoder)
         self._arrival = 0.0
@@ -301,6 +307,8 @@ class RunResponse(Response):
                     if work >= _TURN:
                         work = 0
                         await asyncio.sleep(0)
+                if self.keeper is not None and follower.after <= self.skip:
+                    self.keeper.skipped(batch, encode)
                 if work >= _TURN:  # neither the store nor the socket may have made it wait
                     work = 0
                     await asyncio.sleep(0)

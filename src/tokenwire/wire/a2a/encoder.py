@@ -61,6 +61,7 @@ class A2AEncoder(ChunkEncoder):
     """
 
     name: ClassVar[str] = "a2a"
+    of_reader: ClassVar[frozenset[str]] = ChunkEncoder.of_reader | {"resume_id"}
 
     def __init__(
         self,

@@ -120,6 +120,11 @@ class BatchEncoder:
         if size:
             yield b"".join(pieces)
 
+    def settle(self, offset: int) -> None:
+        """The encoder's state is that after the record at ``offset``, the last one given here."""
+        if self._steady is not None:
+            self._settle(self._steady, offset)
+
     def _encode(self, batch: Batch) -> bytes:
         one = self._one
         if one is not None and self._reopened:
