@@ -219,9 +219,9 @@ async def test_what_is_kept_is_bounded(monkeypatch):
     states = EncoderStates()
     kept_of(states, "a", range(1, 10), 100)
     assert len(states) == 3
-    assert sorted(states._kept["a", b"options"].states) == [7, 8, 9]
+    assert sorted(states._entries["a", b"options"].states) == [7, 8, 9]
     kept_of(states, "b", range(1, 4), 300)
-    assert set(states._kept) == {("b", b"options")}
+    assert set(states._entries) == {("b", b"options")}
     assert states._size == 900
     # One that comes again takes no more room.
     kept_of(states, "b", range(1, 4), 300)
@@ -237,14 +237,14 @@ async def test_what_nobody_uses_goes(monkeypatch):
     assert (len(states), states._size, states._timer) == (0, 0, None)
 
 
-async def test_a_state_that_is_too_large_is_not_kept(monkeypatch):
+async def test_a_state_that_is_too_large_is_not_entries(monkeypatch):
     monkeypatch.setattr(of_states, "_MOST_BYTES", 700)
     records, states = long_run(), EncoderStates(every=10)
     store = await stored(records)
     make, place = MAKES["openai-responses"], place_at(records, 95)
     expected, _ = await read(store, make, place, None)
     assert (await read(store, make, place, states, most=5))[0] == expected
-    assert all(len(d) <= 700 for k in states._kept.values() for _, d in k.states.values())
+    assert all(len(d) <= 700 for k in states._entries.values() for _, d in k.states.values())
 
 
 async def test_followers_begin_only_behind_a_record_that_is_there():

@@ -33,11 +33,11 @@ _SECONDS = 600.0
 _Key = tuple[str, bytes]
 
 
-class _Kept(msgspec.Struct):
+class _Entry(msgspec.Struct):
     """The states of one run and encoder, by offset: ``(check of the record there, state)``."""
 
     states: OrderedDict[int, tuple[bytes, bytes]]
-    used: float
+    last_use: float
     size: int
 
 
@@ -46,12 +46,12 @@ class EncoderStates:
 
     def __init__(self, *, every: int = EVERY) -> None:
         self.every = every
-        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
+        self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return sum(len(kept.states) for kept in self._kept.values())
+        return sum(len(entry.states) for entry in self._entries.values())
 
     async def begin(self, encoder: AnyEncoder, follower: Follower) -> Keeper | None:
         """Begin as near to the follower's place as a state is kept; the ``encoder``, which has seen
@@ -62,15 +62,15 @@ class EncoderStates:
         if key is None or not isinstance(encoder, ChunkEncoder):
             follower.rewind()
             return None
-        kept = self._kept.get(key)
-        for offset in reversed(kept.states) if kept is not None else ():
-            if kept is None or offset > at:
+        entry = self._entries.get(key)
+        for offset in reversed(entry.states) if entry is not None else ():
+            if entry is None or offset > at:
                 continue
-            check, data = kept.states[offset]
+            check, data = entry.states[offset]
             if await follower.rewind_to(offset, check):
                 # (This process wrote it, and nobody else can.)
                 encoder.set_state(pickle.loads(data))  # noqa: S301
-                kept.used = asyncio.get_running_loop().time()
+                entry.last_use = asyncio.get_running_loop().time()
                 return Keeper(self, key, encoder, offset)
             self._forget(key)  # a failover took that branch of the run
             break
@@ -80,33 +80,33 @@ class EncoderStates:
     def keep(self, key: _Key, offset: int, check: bytes, data: bytes) -> None:
         """Keep the state ``data`` after the record at ``offset``, whose check is ``check``."""
         loop = asyncio.get_running_loop()
-        kept = self._kept.setdefault(key, _Kept(OrderedDict(), 0.0, 0))
-        self._kept.move_to_end(key)
-        kept.used = loop.time()
-        if offset not in kept.states:
-            kept.states[offset] = check, data
-            self._resize(kept, len(data))
-        if len(kept.states) > _MOST_STATES:
-            self._resize(kept, -len(kept.states.pop(min(kept.states))[1]))
+        entry = self._entries.setdefault(key, _Entry(OrderedDict(), 0.0, 0))
+        self._entries.move_to_end(key)
+        entry.last_use = loop.time()
+        if offset not in entry.states:
+            entry.states[offset] = check, data
+            self._resize(entry, len(data))
+        if len(entry.states) > _MOST_STATES:
+            self._resize(entry, -len(entry.states.pop(min(entry.states))[1]))
         while self._size > _ALL_BYTES:
-            self._forget(next(iter(self._kept)))
+            self._forget(next(iter(self._entries)))
         if self._timer is None:
             self._timer = loop.call_later(_SECONDS, self._prune, loop)
 
     def _prune(self, loop: asyncio.AbstractEventLoop) -> None:
         oldest = loop.time() - _SECONDS
-        for key in [key for key, kept in self._kept.items() if kept.used <= oldest]:
+        for key in [key for key, entry in self._entries.items() if entry.last_use <= oldest]:
             self._forget(key)
-        self._timer = loop.call_later(_SECONDS / 4, self._prune, loop) if self._kept else None
+        self._timer = loop.call_later(_SECONDS / 4, self._prune, loop) if self._entries else None
 
-    def _resize(self, kept: _Kept, change: int) -> None:
-        kept.size += change
+    def _resize(self, entry: _Entry, change: int) -> None:
+        entry.size += change
         self._size += change
 
     def _forget(self, key: _Key) -> None:
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._size -= kept.size
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._size -= entry.size
 
 
 class Keeper:
