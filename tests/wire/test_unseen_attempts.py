@@ -137,3 +137,17 @@ def test_thoughts_that_a_wire_does_not_show_are_unseen() -> None:
     case = [*BEFORE, *THOUGHTS, *again("restart", 2), *AFTER]
     assert "It is done." in json.dumps(chunks("anthropic", case))
     assert "step_reset" not in json.dumps(chunks("openai-chat", case))
+
+
+@pytest.mark.parametrize("wire", ["ui", "ui-5", "ui-6", "ui-7"])
+@pytest.mark.parametrize("skip", [0, len(BEFORE), len(BEFORE) + 2])
+def test_the_start_of_a_step_is_told_once_for_attempts_that_nobody_saw(wire: str, skip: int):
+    case = [*BEFORE, *again("retry"), *BILLED, *again("fallback"), *AFTER]
+    types = [chunk["type"] for chunk in chunks(wire, case, skip=skip)]
+    assert types.count("start-step") == (0 if skip else 2)
+    assert types.count("finish-step") == (1 if skip else 2)
+    # One that was seen begins again.
+    seen = text(2, 2, "It was")[:2]
+    case = [*BEFORE, *seen, *again("retry", 2), *again("retry"), *AFTER]
+    types = [chunk["type"] for chunk in chunks(wire, case)]
+    assert types.count("start-step") == 3

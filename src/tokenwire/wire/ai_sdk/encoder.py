@@ -98,6 +98,7 @@ class UIMessageEncoder(ChunkEncoder):
         self._calls: set[str] = set()  # tool parts that the client has
         self._step_calls: dict[str, bool] = {}  # of this step -> its input is whole
         self._step_visible = False  # something of this step can be seen
+        self._step_open = False  # the client has its start and not its end
         # What the client has open, by our id, with the id that it knows.
         self._open: dict[str, str] = {}
         self._open_calls: dict[str, tuple[Chunk, list[str]]] = {}
@@ -188,9 +189,9 @@ class UIMessageEncoder(ChunkEncoder):
         if isinstance(event, StepStart | StepEnd) and (task or event.step in view.tasks):
             return [task_chunk(event, task or view.tasks[event.step])]
         if isinstance(event, StepStart):
-            self._step_calls, self._step_visible = {}, False
-            return [{"type": "start-step"}]
+            return self._start_step()
         if isinstance(event, StepEnd):
+            self._step_open = False
             return [{"type": "finish-step"}]
         if isinstance(event, StepReset):
             return self._reset(event, discarded)
@@ -212,6 +213,12 @@ class UIMessageEncoder(ChunkEncoder):
             "messageId": self.message_id or event.run,
             "messageMetadata": {"tokenwire": facts},
         }
+
+    def _start_step(self) -> list[Chunk]:
+        # Of an attempt before this one the client may have the start, and nothing else.
+        is_told = self._step_open and not self._step_visible
+        self._step_calls, self._step_visible, self._step_open = {}, False, True
+        return [] if is_told else [{"type": "start-step"}]
 
     def _open_part(self, part: PartView) -> list[Chunk]:
         if part.announced:
