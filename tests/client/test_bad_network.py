@@ -15,8 +15,8 @@ from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import RunEnd
 
 CALM = Patience(base=0.01, cap=0.05, silence=60, connect=60)
-#: Who stands still for so long takes the network for silent, and it is then asked again.
-QUICK = Patience(base=0.01, cap=0.05, silence=1.0, connect=60)
+#: Who stands still for so long takes the network for silent, or for away, and asks again.
+QUICK = Patience(base=0.01, cap=0.05, silence=1.0, connect=3.0)
 
 
 @pytest.fixture(scope="module")

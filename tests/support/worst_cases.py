@@ -25,9 +25,9 @@ import tokenwire
 
 PACKAGE = Path(tokenwire.__file__).parent
 #: Sizes begin here and grow fourfold up to here.
-_SMALLEST, _LARGEST = 1 << 11, 1 << 15
+_SMALLEST, _LARGEST = 1 << 12, 1 << 14
 #: CPU seconds from which a ratio says something.
-_MEASURABLE = 0.02
+_MEASURABLE = 0.05
 #: Four times the text may cost this many times the CPU: linear is 4, quadratic 16.
 _MOST_GROWTH = 9.0
 _ATTEMPTS = 4
@@ -57,12 +57,18 @@ class Found:
 
 @cache
 def patterns() -> list[Found]:
-    """Every pattern that a module of the package has made, or makes when it is called."""
+    """Every pattern that a module of the package has made, or makes when it is called; one that
+    several use, once for each way in which they do."""
     listed: dict[tuple[str, Any], Found] = {}
+    uses_of: dict[Any, set[str]] = {}
     for module in modules():
         source = Path(module.__file__ or "").read_text("utf-8")
         for name, pattern in _of_values(vars(module)):
             uses = frozenset(re.findall(rf"\b{re.escape(name)}\.(\w+)", source)) & _METHODS
+            others = uses_of.setdefault(pattern, set())
+            if _EVERYWHERE in others or (uses and uses <= others):
+                continue
+            others |= uses or {_EVERYWHERE}
             listed.setdefault(
                 (module.__name__, pattern), Found(f"{module.__name__}.{name}", pattern, uses)
             )
@@ -80,6 +86,8 @@ def patterns() -> list[Found]:
 
 #: The words of which each call that `_of_calls` looks for has one: to parse a file is dear.
 _MAY_CALL = re.compile(r"\b(?:re|pattern)\b")
+#: Stands for all of them: how a pattern is used cannot be told.
+_EVERYWHERE = "everywhere"
 _METHODS = {"fullmatch", "match", "search", "sub", "subn", "findall", "finditer", "split"}
 
 
