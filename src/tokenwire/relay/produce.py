@@ -32,6 +32,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.express import SETTLE, YES, Loan, Taken
 from tokenwire.log.base import Appended, Inside, Records, Taped
+from tokenwire.log.spool import Spool
 from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import Chain, cursor_of
@@ -117,11 +118,13 @@ class Producer:
         "_all_records",
         "_bytes",
         "_chain",
+        "_lent",
         "_limits",
         "_log",
         "_most_bytes",
         "_most_records",
         "_pending",
+        "_spool",
         "_taped",
         "_unreported",
         "closing",
@@ -158,11 +161,17 @@ class Producer:
         self.ready = not self._full()
         # Appended, and not yet reported to observers.
         self._unreported = 0
+        #: What is appended to by hand, where that lands later; and the bytes of what was under way
+        #: before, and is still.
+        self._spool: Spool | None = None
+        self._lent = 0
 
     @property
     def appending(self) -> bool:
         """Whether an append is under way: wake-ups of this run's log may be its own."""
-        return self._pending.under_way
+        spool = self._spool
+        is_behind = spool is not None and not spool.problem and spool.landed < len(spool.records)
+        return self._pending.under_way or is_behind
 
     @property
     def cursor(self) -> str | None:
@@ -189,24 +198,60 @@ class Producer:
 
     def lend(self) -> Loan | None:
         """See `tokenwire.run.call.reading.Sink`."""
-        log = self._taped
-        tape = log.tape(self.run) if log is not None and self.ready else None
-        if tape is None or tape.writer != self.epoch or len(tape.records) != self.tail:
+        log, pending, self._spool = self._taped, self._pending, None
+        tape = log.tape(self.run) if log is not None else None
+        if tape is None or tape.writer != self.epoch:
             return None
-        room = self._most_bytes - self._bytes
+        size = 0
+        if not isinstance(tape, Spool):
+            if not self.ready:
+                return None
+        elif pending.waiter is None and pending.failure is None and not self._full():
+            # What is under way goes on, and is in front of what comes by hand.
+            size = sum(map(len, pending.records))
+            if pending.records and not pending.under_way:
+                return None
+        else:
+            return None
+        room = self._most_bytes - self._bytes - size
+        tail = self.tail + len(pending.records)
+        if len(tape.records) != tail or tail > self._most_records or room < 0:
+            return None
+        if isinstance(tape, Spool):
+            self._spool, self._lent = tape, size
         return Loan(tape, self.epoch, self._chain.last, self._most_records + 1, room)
 
     def repay(self, check: bytes, tail: int, size: int) -> None:
         """See `tokenwire.run.call.reading.Sink`."""
         self._chain.go_on(check)
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            landed = min(spool.landed, tail)
+            rest = self._take_back(spool, landed, tail)
+            size += self._lent - sum(map(len, rest))
+            tail, self._lent = landed, 0
+        else:
+            rest = self._pending.records
+        self._bytes += size
         unreported, self.tail = self._unreported + tail - self.tail, tail
         while unreported >= _REPORT_EVERY:
             self._unreported = _REPORT_EVERY
             unreported -= _REPORT_EVERY
             self._report()
         self._unreported = unreported
-        self._bytes += size
-        self.ready = not self._full()
+        self.ready = not rest and not self._full()
+
+    def _take_back(self, spool: Spool, landed: int, tail: int) -> list[bytes]:
+        """What was appended by hand and has not landed is pending, as if it had been given."""
+        pending = self._pending
+        pending.records = rest = spool.records[landed:tail]
+        pending.under_way = bool(rest) and spool.problem is None
+        pending.since = time.perf_counter() - spool.seconds
+        if pending.under_way:
+            spool.then, spool.then_at = self.landed, tail
+        else:
+            spool.then = None
+        return rest
 
     def _fail(self, error: Exception) -> Taken:
         """A fault of ours, for the run's task to raise."""
@@ -237,6 +282,7 @@ class Producer:
             records, pending.records = pending.records, []
             count = len(records)
             self.tail += count
+            self._lent = 0
             self._bytes += len(records[0]) if count == 1 else sum(map(len, records))
             if self._all_records is not None:
                 self._all_records += records

@@ -31,14 +31,14 @@ from tokenwire.log.base import (
 from tokenwire.log.completion import Callback
 from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
+from tokenwire.log.spool import Batch, Outcome, Spool, Spools
 from tokenwire.log.sqlite.heads import name_hash
 from tokenwire.log.sqlite.reader import Heard, Reader
 from tokenwire.log.sqlite.schema import connect, explain, prepare
 from tokenwire.log.sqlite.thread import DEADLINE, Job, JobThread
 from tokenwire.log.sqlite.upgrade import migrate
 from tokenwire.log.sqlite.watch import Watch
-from tokenwire.log.sqlite.writer import AppendJob, Maintenance, Writer
-from tokenwire.log.tail import Tails
+from tokenwire.log.sqlite.writer import AppendJob, BatchJob, Maintenance, Writer
 
 __all__ = ["SQLiteStore"]
 
@@ -87,7 +87,7 @@ class SQLiteStore:
         self._clock = clock
         self._upgrade = upgrade
         self._watch = Watch()
-        self._tails = Tails()
+        self._tails = Spools(self._carry)
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._writes: JobThread | None = None
@@ -159,6 +159,7 @@ class SQLiteStore:
         if self._reads is not None:
             await self._reads.close()
         if self._writes is not None:
+            self._tails.close()
             await self._writes.close()
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
@@ -178,6 +179,8 @@ class SQLiteStore:
             return
         touched: dict[str, tuple[int, list[bytes]]] = {}
         for job, result in zip(jobs, results, strict=True):
+            if type(job) is BatchJob and type(job.future) is _Landing and job.future.is_late:
+                job.future.set_result(result)
             if type(job) is not AppendJob or job.log not in tails:
                 continue
             if isinstance(result, Appended) and result.status == "ok":
@@ -231,6 +234,7 @@ class SQLiteStore:
     async def _write(self, act: Callable[[Writer], Any], log: str | None = None) -> Any:
         if self._writes is None:
             raise StoreUnavailableError("the store has not been started")
+        self._tails.hand_over()
         result = await self._writes.ask(Job(lambda _: act(cast(Writer, self._writer))))
         if log is not None:
             self._tails.forget(log)
@@ -270,6 +274,7 @@ class SQLiteStore:
             raise ValueError("offsets start at 1")
         if self._writes is None:
             raise StoreUnavailableError("the store has not been started")
+        self._tails.retire(log)
         return await self._writes.ask(AppendJob(log, epoch, first, records, close, durable))
 
     def append_soon(
@@ -279,8 +284,22 @@ class SQLiteStore:
         with None, or with what stood in the way."""
         if self._writes is None:
             return False
+        if first > 0 and records and self._tails.append(log, epoch, first, records, then):
+            return True
+        self._tails.retire(log)
         self._writes.submit(AppendJob(log, epoch, first, records, None, False), Callback(then))
         return True
+
+    def tape(self, log: str) -> Spool | None:
+        """See `Taped`. Who makes `append_soon` another function is called for every append."""
+        is_ours = getattr(self.append_soon, "__func__", None) is _append_soon
+        return self._tails.spool(log) if is_ours else None
+
+    def _carry(self, batch: Batch) -> None:
+        """Give a group of what was appended by hand to the writer thread."""
+        if self._writes is None:
+            raise StoreUnavailableError("the store has not been started")
+        self._writes.submit(BatchJob(batch.items), _Landing(self._tails, batch))
 
     def read_now(
         self, log: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
@@ -451,3 +470,32 @@ class SQLiteStore:
             "erased_in_wal_seconds": max(0.0, waiting),
             "notes": notes,
         }
+
+
+_append_soon = SQLiteStore.append_soon
+
+
+class _Landing:
+    """Hears what became of a group."""
+
+    __slots__ = ("_batch", "_spools")
+
+    def __init__(self, spools: Spools, batch: Batch) -> None:
+        self._spools, self._batch = spools, batch
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was answered before it was done."""
+        return self._batch.has_failed
+
+    def done(self) -> bool:
+        """Never: it cannot be cancelled."""
+        return False
+
+    def set_result(self, outcomes: Sequence[Outcome] | None) -> None:
+        """It is in the file, but for those items that were refused."""
+        self._spools.land(self._batch, outcomes)
+
+    def set_exception(self, error: BaseException) -> None:
+        """What stood in the way."""
+        self._spools.fail(self._batch, error)

@@ -13,9 +13,11 @@ import sqlite3
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
+from zlib import crc32
 
 from tokenwire.errors import LogError, StoreUnavailableError, TokenwireError
 from tokenwire.log.base import Appended
+from tokenwire.log.spool import Item, Outcome, Spool
 from tokenwire.log.sqlite.acts import Acts
 from tokenwire.log.sqlite.heads import Head, Heads, name_hash
 from tokenwire.log.sqlite.journal import WIDTH, Journal
@@ -23,10 +25,16 @@ from tokenwire.log.sqlite.lock import FileLock
 from tokenwire.log.sqlite.maintenance import Pager, PagingError
 from tokenwire.log.sqlite.pages import PAGE_RECORDS, pack, unpack
 from tokenwire.log.sqlite.reader import read_one
-from tokenwire.log.sqlite.schema import VERSION, checksum, explain
+from tokenwire.log.sqlite.schema import (
+    OFFSET_STEP,
+    STREAM_STEP,
+    VERSION,
+    checksum,
+    explain,
+)
 from tokenwire.log.sqlite.thread import Job
 
-__all__ = ["AppendJob", "Maintenance", "Writer"]
+__all__ = ["AppendJob", "BatchJob", "Maintenance", "Writer"]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -60,6 +68,16 @@ class AppendJob(Job):
         self.records = records
         self.close = close
         self.durable = durable
+
+
+class BatchJob(Job):
+    """Appends of many logs that nobody waits for; its result: None where all are in, else what
+    became of each."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
 
 
 class Writer(Acts):
@@ -271,6 +289,8 @@ class Writer(Acts):
         try:
             if type(job) is AppendJob:
                 return self._append(job)
+            if type(job) is BatchJob:
+                return self._append_all(job.items)
             return job.act(self)
         except TokenwireError as error:
             return error
@@ -282,6 +302,59 @@ class Writer(Acts):
         if head.tail > head.paged and (head.closed is not None or head.is_long):
             due[head.sid] = head
         return head
+
+    def _append_all(self, items: list[Item]) -> list[Outcome] | None:
+        """Append the records of ``items``. By hand, as it happens at every token."""
+        outcomes: list[Outcome] | None = None
+        get, due = self._heads.get, self._pager.due
+        numbers: list[int] = []
+        records = self._records
+        for number, (spool, start, end) in enumerate(items):
+            head = get(spool.log)
+            if (
+                head is None
+                or head.tail != start
+                or head.epoch != spool.epoch
+                or head.closed is not None
+            ):
+                self._numbers.extend(numbers)
+                numbers.clear()
+                outcome = self._append_item(spool, start, end)
+                if outcome is not None:
+                    if outcomes is None:
+                        outcomes = [None for _ in items]
+                    outcomes[number] = outcome
+                continue
+            sid, total = head.sid, head.total
+            for tail in range(start + 1, end + 1):
+                record = spool.records[tail - 1]
+                size = len(record)
+                total += size
+                check = crc32(record, (sid * STREAM_STEP + tail * OFFSET_STEP) & 0xFFFFFFFF)
+                numbers += (sid, tail, size, check)
+                records.append(record)
+                if head.records is not None:
+                    head.records.append(record)
+                    head.checks.append(check)
+            self._size += total - head.total
+            head.tail, head.total = end, total
+            if end - head.paged >= PAGE_RECORDS:
+                due[sid] = head
+            if self._size > ROW_BYTES:
+                self._numbers.extend(numbers)
+                numbers.clear()
+                self._flush()
+        self._numbers.extend(numbers)
+        return outcomes
+
+    def _append_item(self, spool: Spool, start: int, end: int) -> Outcome:
+        """The same, where the log has to be looked up."""
+        records = spool.records[start:end]
+        try:
+            done = self._append(AppendJob(spool.log, spool.epoch, start + 1, records, None, False))
+        except TokenwireError as error:
+            return error
+        return None if done.status == "ok" else done
 
     def _append(self, job: AppendJob) -> Appended:
         head = self._heads.get(job.log) or self._look_up(job.log)

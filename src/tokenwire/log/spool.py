@@ -1,0 +1,404 @@
+"""Appends by hand to a store that is not this process's memory, and their way into it in groups.
+
+Always true: records of a log reach the store in their order, and its readers only after the store
+has them; one group is under way at a time, unless somebody else writes and takes the next along. A
+group that begins while few records come leaves in its own turn of the event loop; where groups
+carry many, the next one waits a moment for more, since what a group costs hardly depends on how
+much it carries. What the store refuses ends its spool: whoever appends hears why, from `landed` on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from tokenwire.errors import LogError
+from tokenwire.express import Reader, Taker, Tape, Usage, offer, text_of_delta
+from tokenwire.log.base import Appended, Page, Take, Then, Wake
+from tokenwire.log.tail import Tails
+
+__all__ = ["Batch", "Item", "Outcome", "Spool", "Spools"]
+
+_log = logging.getLogger("tokenwire.log")
+
+#: Bytes of all logs that the store does not have yet; more waits with its provider.
+MOST_BYTES = 8 << 20
+#: Records of all logs in one group.
+MOST_ITEMS = 2048
+#: The last offset before a spool's first record: each of those costs a pointer.
+MOST_BEFORE = 200_000
+#: Records that a spool keeps after the store has them, before the cache of the log's tail does.
+MOST_LANDED = 64
+#: Seconds that a group may take until nothing more is appended by hand, so that the provider of a
+#: run waits for the store.
+STALL_SECONDS = 1.0
+
+#: Records of the last group from which on the next one begins so many seconds after it.
+PACES = ((64, 0.004), (16, 0.003), (4, 0.001))
+
+#: Characters of the check at the head of a record; see `tokenwire.relay.record`.
+_CHECK = 16
+
+#: What became of an append: None where it is in the log.
+Outcome = Appended | BaseException | None
+
+
+class Spool(Tape):
+    """The newest records of a log, of which the store has those up to the offset `landed`. Those
+    before the first one here, and some that the store has, are empty."""
+
+    __slots__ = (
+        "_spools",
+        "epoch",
+        "given",
+        "is_dirty",
+        "landed",
+        "log",
+        "problem",
+        "readers",
+        "synced",
+        "then",
+        "then_at",
+    )
+
+    def __init__(self, spools: Spools, log: str, epoch: int, tail: int) -> None:
+        super().__init__(spools.usage)
+        self._spools, self.log, self.epoch = spools, log, epoch
+        self.records = [b""] * tail
+        #: The last offset that was given to the store, that it has, and that the cache of the
+        #: log's tail has.
+        self.given = self.landed = self.synced = tail
+        #: Whether it is among those of the next group.
+        self.is_dirty = False
+        #: Why nothing more is appended here.
+        self.problem: Appended | BaseException | None = None
+        #: What is called when the store has the records up to the offset ``then_at``, or refuses
+        #: them.
+        self.then: Then | None = None
+        self.then_at = 0
+        #: Who hears of what has landed; None when it has to be looked up.
+        self.readers: tuple[Taker, ...] | None = None
+        self.writer = 0 if spools.is_stalled else epoch
+        self.takers = ((self._grown, None, None),)
+
+    @property
+    def seconds(self) -> float:
+        """How long the newest group took."""
+        return self._spools.seconds
+
+    def _grown(self) -> None:
+        """There are records that the store was not given."""
+        if not self.is_dirty:
+            self.is_dirty = True
+            spools = self._spools
+            spools.dirty.append(self)
+            if not spools.is_due:
+                spools.schedule()
+
+
+#: Records of a spool: after the first offset, up to the second.
+Item = tuple[Spool, int, int]
+
+
+class Batch:
+    """What goes to the store as one group."""
+
+    __slots__ = ("bytes", "has_failed", "items", "since")
+
+    def __init__(self, items: list[Item], size: int, since: float) -> None:
+        self.items, self.bytes, self.since = items, size, since
+        self.has_failed = False
+
+
+class Spools(Tails):
+    """The tails of a store's logs, and the spools of those that are appended to by hand. ``carry``
+    gives a group to the store, and raises `LogError` where it cannot; `land` or `fail` says what
+    became of it."""
+
+    def __init__(self, carry: Callable[[Batch], None]) -> None:
+        super().__init__()
+        self._carry = carry
+        self._spools: dict[str, Spool] = {}
+        self.dirty: list[Spool] = []
+        self.usage = Usage(MOST_BYTES)
+        #: Whether the next group leaves without being asked to.
+        self.is_due = False
+        self.is_stalled = False
+        self.seconds = 0.0
+        self._batches = self._bytes = 0
+        self._begun, self._last = 0.0, 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+
+    # --- what is appended ------------------------------------------------------------------------
+
+    def spool(self, log: str) -> Spool | None:
+        """That of a log, where records may be appended to it by hand."""
+        spool = self._spools.get(log)
+        return spool if spool is not None and spool.writer else None
+
+    def append(self, log: str, epoch: int, first: int, records: list[bytes], then: Then) -> bool:
+        """See `Records.append_soon`."""
+        spool = self._spools.get(log)
+        if spool is None:
+            if first > MOST_BEFORE:
+                return False
+            spool = self._spools[log] = Spool(self, log, epoch, first - 1)
+        usage = self.usage
+        if (
+            spool.epoch != epoch
+            or spool.then is not None
+            or len(spool.records) + 1 != first
+            or usage.bytes > usage.most
+        ):
+            self.retire(log)
+            return False
+        spool.records += records
+        size = sum(map(len, records))
+        spool.bytes += size
+        usage.bytes += size
+        usage.records += len(records)
+        spool.then, spool.then_at = then, len(spool.records)
+        spool._grown()
+        return True
+
+    def retire(self, log: str) -> None:
+        """Nothing more is appended by hand to a log. What was goes to the store now, in front of
+        what it is given next."""
+        spool = self._spools.pop(log, None)
+        if spool is not None:
+            self._sync(spool)
+            spool.writer, spool.takers = 0, None
+        self.hand_over()
+
+    def schedule(self) -> None:
+        """Let the next group leave."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        self.is_due = True
+        for count, pace in PACES:
+            if self._last >= count:
+                pause = self._begun + pace - loop.time()
+                if pause > 0.0005:
+                    self._timer = loop.call_later(pause, self.hand_over)
+                    return
+                break
+        loop.call_soon(self.hand_over)
+
+    def hand_over(self) -> None:
+        """Give the store what is here."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        dirty = self.dirty
+        if not dirty:
+            self.is_due = self._batches > 0
+            return
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        self.dirty = dirty[MOST_ITEMS:]
+        del dirty[MOST_ITEMS:]
+        items: list[Item] = []
+        for spool in dirty:
+            spool.is_dirty = False
+            start, end = spool.given, len(spool.records)
+            if spool.problem is None:
+                items.append((spool, start, end))
+            spool.given = end
+        size = self.usage.bytes - self._bytes
+        self._bytes += size
+        self._begun, self._last, self.is_due = loop.time(), len(items), True
+        batch = Batch(items, size, self._begun)
+        self._batches += 1
+        if self._watch is None:
+            self._watch = loop.call_later(STALL_SECONDS, self._stall)
+        try:
+            self._carry(batch)
+        except LogError as error:
+            self.fail(batch, error)
+
+    def _stall(self) -> None:
+        """The store takes its time."""
+        self._watch = None
+        self.is_stalled = True
+        for spool in self._spools.values():
+            spool.writer = 0
+
+    def close(self) -> None:
+        """Give the store all that is here; nothing more is appended by hand."""
+        for log in list(self._spools):
+            self.retire(log)
+        while self.dirty:
+            self.hand_over()
+        for timer in (self._timer, self._watch):
+            if timer is not None:
+                timer.cancel()
+
+    # --- what has landed -------------------------------------------------------------------------
+
+    def land(self, batch: Batch, outcomes: Sequence[Outcome] | None) -> None:
+        """The store has ``batch``; ``outcomes`` are those of its items, where one was refused.
+        Readers get what they wait for, whoever appends hears of it, and the next group leaves."""
+        if batch.has_failed:  # the outcome was unknown, and whoever appended has been told
+            for spool, _, _ in batch.items:
+                self.forget(spool.log)
+                self.grown(spool.log)
+            return
+        self._end(batch)
+        if outcomes is None:
+            for item in batch.items:
+                self._landed(*item)
+        else:
+            for item, outcome in zip(batch.items, outcomes, strict=True):
+                if outcome is None:
+                    self._landed(*item)
+                else:
+                    self._refused(item[0], outcome)
+
+    def _landed(self, spool: Spool, start: int, end: int) -> None:
+        log, records = spool.log, spool.records
+        if spool.problem is not None or spool.landed != start:  # others tell
+            self.forget(log)
+            self.grown(log)
+            return
+        spool.landed = end
+        try:
+            if spool.takers is None:  # retired meanwhile
+                spool.synced = end
+                self.came(log, records[start:end], end, None)
+            else:
+                readers = spool.readers
+                if readers is None:
+                    readers = spool.readers = self._readers(log)
+                if end == start + 1:
+                    _offer(readers, end, records[start])
+                else:
+                    self.grown(log)
+                if end - spool.synced >= MOST_LANDED:
+                    self._sync(spool)
+        except Exception:  # they are in the log all the same
+            _log.exception("the wake-up of a reader failed")
+        if spool.then is not None and end >= spool.then_at:
+            self._tell(spool, None)
+
+    def _refused(self, spool: Spool, outcome: Appended | BaseException) -> None:
+        if spool.problem is not None:
+            return
+        if isinstance(outcome, Appended) and outcome.status == "duplicate":
+            spool.landed = max(spool.landed, min(outcome.tail, len(spool.records)))
+        spool.problem, spool.writer, spool.takers = outcome, 0, None
+        if self._spools.get(spool.log) is spool:
+            del self._spools[spool.log]
+        self.forget(spool.log)
+        if spool.then is not None:
+            is_in = isinstance(outcome, Appended) and outcome.status == "duplicate"
+            self._tell(spool, None if is_in else outcome)
+
+    def _tell(self, spool: Spool, problem: Outcome) -> None:
+        then, spool.then = spool.then, None
+        try:
+            if then is not None:
+                then(problem)
+        except Exception:  # others' answers come after it
+            _log.exception("the callback of an append failed")
+
+    def fail(self, batch: Batch, error: BaseException) -> None:
+        """The store does not have ``batch``, or it is unknown whether it has. What waited behind it
+        has failed as well: whoever appended gives it to the store by itself."""
+        batch.has_failed = True
+        self._end(batch, is_over=True)
+        for spool, _, _ in batch.items:
+            self._refused(spool, error)
+        dirty, self.dirty = self.dirty, []
+        size = self.usage.bytes - self._bytes
+        self.usage.bytes -= size
+        for spool in dirty:
+            self._refused(spool, error)
+
+    def _end(self, batch: Batch, *, is_over: bool = False) -> None:
+        self._batches -= 1
+        self._bytes -= batch.bytes
+        self.usage.bytes -= batch.bytes
+        if self._loop is not None:
+            self.seconds = self._loop.time() - batch.since
+        if self._batches:
+            return
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self.is_stalled:
+            self.is_stalled = False
+            for spool in self._spools.values():
+                spool.writer = spool.epoch
+        self.is_due = False
+        if self.dirty and not is_over:
+            self.schedule()
+
+    # --- readers, and the tails that they read ---------------------------------------------------
+
+    def _readers(self, log: str) -> tuple[Taker, ...]:
+        return tuple(
+            (wake, take, take if isinstance(take, Reader) else None)
+            for wake, take in self.growth(log)
+        )
+
+    def _forget_readers(self, log: str) -> None:
+        spool = self._spools.get(log)
+        if spool is not None:
+            spool.readers = None
+
+    def subscribe(
+        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
+    ) -> Callable[[], bool]:
+        end = super().subscribe(log, wake, appends=appends, take=take)
+
+        def unsubscribe() -> bool:
+            last = end()
+            self._forget_readers(log)
+            return last
+
+        self._forget_readers(log)
+        return unsubscribe
+
+    def _sync(self, spool: Spool) -> None:
+        """The cache of a log's tail gets what has landed."""
+        start, end = spool.synced, spool.landed
+        if start < end:
+            records = spool.records[start:end]
+            spool.synced = end
+            spool.records[start:end] = [b""] * len(records)
+            self.accepted(spool.log, records, end, None)
+
+    def page(self, log: str, after: int, most: int, most_bytes: int) -> Page | None:
+        spool = self._spools.get(log)
+        if spool is not None:
+            self._sync(spool)
+        return super().page(log, after, most, most_bytes)
+
+    def heard(self, log: str, offset: int, record: bytes) -> None:
+        spool = self._spools.get(log)
+        if spool is not None:
+            self._sync(spool)
+        super().heard(log, offset, record)
+
+    def forget(self, log: str) -> None:
+        spool = self._spools.get(log)
+        if spool is not None:
+            self._sync(spool)
+        super().forget(log)
+
+
+def _offer(readers: tuple[Taker, ...], offset: int, record: bytes) -> None:
+    """Offer the newest record of a log to all who wait for it."""
+    json = record[_CHECK:]
+    text = text_of_delta(json)
+    if text:
+        offer(readers, offset, record[:_CHECK], json, text, record)
+        return
+    for wake, take, _ in readers:
+        if take is None or not take(offset, record):
+            wake()
