@@ -20,6 +20,8 @@
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
 #define TWIN 5
+/* That of log/spool.py: both are raised with every change of what `land` does. */
+#define SPOOL 1
 
 /* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
    for each line by itself would be most of a token's time here. */
@@ -47,12 +49,18 @@ static inline void ahead(const void *place, Py_ssize_t size)
     S(Port, fd) S(Port, form) S(Port, is_open) S(Port, send) S(Port, socket) S(Port, text)     \
     S(Port, unsent) S(Port, wrote) S(Form, chunk) S(Form, fixed) S(Form, has_cursor)           \
     S(Form, head) S(Form, is_json) S(Form, shift) S(Connection, diversion)
+/* Bound by themselves, as the lane does not know of them. */
+#define SPOOL_SLOTS(S)                                                                         \
+    S(Spool, landed) S(Spool, problem) S(Spool, readers) S(Spool, synced) S(Spool, then)
 
 enum slot {
 #define S(owner, name) owner##_##name,
     SLOTS(S)
+    SLOT_COUNT,
+    SPOOL_BEFORE = SLOT_COUNT - 1,
+    SPOOL_SLOTS(S)
 #undef S
-    SLOT_COUNT
+    ALL_SLOTS
 };
 
 static struct {
@@ -60,9 +68,9 @@ static struct {
     PyObject *name, *member;
     PyTypeObject *type; /* the last type seen that has this member: its owner, or one below that */
     Py_ssize_t offset;
-} slots[SLOT_COUNT] = {
+} slots[ALL_SLOTS] = {
 #define S(owner, name) {#owner, #name, NULL, NULL, NULL, 0},
-    SLOTS(S)
+    SLOTS(S) SPOOL_SLOTS(S)
 #undef S
 };
 
@@ -1255,6 +1263,157 @@ static PyObject *data_received(PyObject *connection, PyObject *data)
     return done == NULL ? NULL : Py_NewRef(Py_None);
 }
 
+/* --- what has landed: spool.py, `Spools.land` --------------------------------------------------- */
+
+/* Where `part` begins in `data`, from `at` on; -1 where it does not. */
+static Py_ssize_t find(Bytes data, Py_ssize_t at, Bytes part)
+{
+    while (at <= data.size - part.size) {
+        const char *first = memchr(data.data + at, part.data[0], (size_t)(data.size - at));
+        if (first == NULL)
+            return -1;
+        at = first - data.data;
+        if (has_at(data.data, data.size, at, part))
+            return at;
+        at++;
+    }
+    return -1;
+}
+
+/* express.py: `text_of_delta`. */
+static Bytes text_of(Bytes json)
+{
+    const Bytes start = {"\"text\":\"", 8}, stop = {"\",\"seq\":", 8}, none = {"", 0};
+    Py_ssize_t at = find(json, 0, start);
+    if (at < 0)
+        return none;
+    at += start.size;
+    Py_ssize_t end = find(json, at, stop);
+    Bytes text = {json.data + at, (end < 0 ? json.size - 1 : end) - at};
+    if (text.size <= 0 || (memchr(text.data, '"', (size_t)text.size) != NULL
+                           && memchr(text.data, '\\', (size_t)text.size) == NULL))
+        return none;
+    return text;
+}
+
+/* Bring what is touched of the items behind number `i` closer: all of it is cold. */
+static void fetch_spools(PyObject *items, Py_ssize_t i)
+{
+    Py_ssize_t left = PyList_GET_SIZE(items) - i;
+    for (Py_ssize_t n = 4; n >= 1; n--) {
+        if (left <= n)
+            continue;
+        PyObject *item = PyList_GET_ITEM(items, i + n);
+        if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
+            continue;
+        PyObject *spool = PyTuple_GET_ITEM(item, 0), *records, *readers, *taker, *reader, *port;
+        if (n == 4) {
+            ahead(spool, 3 * LINE);
+            continue;
+        }
+        records = peek(spool, Tape_records), readers = peek(spool, Spool_readers);
+        if (records == NULL || readers == NULL || !PyList_CheckExact(records)
+            || !PyTuple_CheckExact(readers))
+            continue;
+        if (n == 3) {
+            AHEAD(records), AHEAD(readers);
+            continue;
+        }
+        Py_ssize_t size = PyList_GET_SIZE(records);
+        taker = PyTuple_GET_SIZE(readers) == 0 ? NULL : PyTuple_GET_ITEM(readers, 0);
+        if (taker == NULL || size == 0 || !PyTuple_CheckExact(taker) || PyTuple_GET_SIZE(taker) != 3)
+            continue;
+        reader = PyTuple_GET_ITEM(taker, 2);
+        if (n == 2) {
+            AHEAD(&PyList_GET_ITEM(records, size - 1)), ahead(reader, 3 * LINE);
+            continue;
+        }
+        ahead(PyList_GET_ITEM(records, size - 1), 3 * LINE);
+        if (reader != Py_None && (port = peek(reader, Reader_port)) != NULL)
+            ahead(port, 2 * LINE);
+    }
+}
+
+/* One record that is in the store: 1 when its readers have it, 2 when there is more to do with its
+   spool, 0 for what is left to the Python before anything happened, -1 with an error. */
+static int land_one(PyObject *item, long most_landed)
+{
+    if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
+        return 0;
+    PyObject *spool = PyTuple_GET_ITEM(item, 0), *last = PyTuple_GET_ITEM(item, 2), *record = NULL;
+    Held held = {.count = 0};
+    int64_t landed, synced;
+    int done = 0;
+    long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 1)), end = PyLong_AsLongLong(last);
+    if (PyErr_Occurred())
+        return -1;
+    PyObject *problem = hold(&held, get(spool, Spool_problem));
+    PyObject *readers = hold(&held, get(spool, Spool_readers));
+    PyObject *takers = hold(&held, get(spool, Tape_takers));
+    PyObject *then = hold(&held, get(spool, Spool_then));
+    PyObject *records = hold(&held, get(spool, Tape_records));
+    if (problem == Py_None && readers != NULL && are_takers(readers) && takers != NULL
+        && takers != Py_None && then != NULL && records != NULL && PyList_CheckExact(records)
+        && !number(spool, Spool_landed, &landed) && !number(spool, Spool_synced, &synced)
+        && landed == start && end == start + 1 && start >= 0 && end <= PyList_GET_SIZE(records)) {
+        record = hold(&held, Py_NewRef(PyList_GET_ITEM(records, start)));
+        Bytes text = {"", 0};
+        if (PyBytes_CheckExact(record) && PyBytes_GET_SIZE(record) > CHECK
+            && PyBytes_GET_SIZE(record) < MOST_RECORD)
+            text = text_of((Bytes){PyBytes_AS_STRING(record) + CHECK,
+                                   PyBytes_GET_SIZE(record) - CHECK});
+        if (text.size > 0)
+            done = put(spool, Spool_landed, last) || offer_all(readers, end, record, text)
+                       ? -1
+                       : then == Py_None && end - synced < most_landed ? 1 : 2;
+    }
+    if (done == 0 && PyErr_Occurred()) /* an attribute that is not there is for the Python */
+        PyErr_Clear();
+    let_go(&held);
+    return done;
+}
+
+/* land(items, landed, fault, after, most): what is not a plain record is given to `landed`, an error
+   to `fault`, and a spool of which more is to be done to `after`. */
+static PyObject *land(PyObject *module, PyObject *arguments)
+{
+    PyObject *items, *in_python, *fault, *after;
+    long most;
+    if (!PyArg_ParseTuple(arguments, "O!OOOl", &PyList_Type, &items, &in_python, &fault, &after,
+                          &most))
+        return NULL;
+    int is_bound = py_offer != NULL && slots[Spool_landed].member != NULL;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(items, i)), *done = NULL;
+        if (is_bound)
+            fetch_spools(items, i);
+        int is_done = is_bound ? land_one(item, most) : 0;
+        if (is_done < 0) {
+            PyObject *type, *error, *traceback;
+            if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+                Py_DECREF(item);
+                return NULL;
+            }
+            PyErr_Fetch(&type, &error, &traceback);
+            PyErr_NormalizeException(&type, &error, &traceback);
+            done = PyObject_CallFunctionObjArgs(fault, error, NULL);
+            Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback);
+            is_done = done == NULL ? -1 : 2;
+            Py_CLEAR(done);
+        }
+        if (is_done == 0)
+            done = PyObject_CallObject(in_python, item);
+        else if (is_done == 2)
+            done = PyObject_CallFunctionObjArgs(after, PyTuple_GET_ITEM(item, 0),
+                                                PyTuple_GET_ITEM(item, 2), NULL);
+        Py_DECREF(item);
+        if (is_done != 1 && done == NULL)
+            return NULL;
+        Py_XDECREF(done);
+    }
+    Py_RETURN_NONE;
+}
+
 /* --- the module -------------------------------------------------------------------------------- */
 
 static PyMethodDef received_method = {
@@ -1339,7 +1498,25 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
         PyDescr_NewMethod((PyTypeObject *)connection, &data_received_method));
 }
 
+static PyObject *bind_spool(PyObject *module, PyObject *type)
+{
+    PyObject *classes = Py_BuildValue("{sO}", "Spool", type);
+    if (classes == NULL)
+        return NULL;
+    for (enum slot s = SLOT_COUNT; s < ALL_SLOTS; s++)
+        if (find_slot(s, classes)) {
+            Py_DECREF(classes);
+            return NULL;
+        }
+    Py_DECREF(classes);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"bind_spool", bind_spool, METH_O, "bind_spool(type): the class of spools."},
+    {"land", land, METH_VARARGS,
+     "land(items, landed, fault, after, most): give records that are in the store to their readers,\n"
+     "as `Spools.land` does."},
     {"bind", bind_lane, METH_VARARGS,
      "bind(names, classes, matches): the methods in place of `Lane.received` and of\n"
      "`Connection.data_received`, for the globals of lane.py, the classes by name that they touch,\n"
@@ -1373,6 +1550,7 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
     PyObject *module = PyModule_Create(&module_def);
     if (module != NULL && (PyModule_AddStringConstant(module, "__version__", VERSION)
                            || PyModule_AddObjectRef(module, "Numbers", (PyObject *)&Numbers_type)
+                           || PyModule_AddIntConstant(module, "SPOOL", SPOOL)
                            || PyModule_AddIntConstant(module, "TWIN", TWIN)))
         Py_CLEAR(module);
     return module;

@@ -18,6 +18,7 @@ from tokenwire.events.fold import fold
 from tokenwire.express import NO, SETTLE, YES
 from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
+from tokenwire.log.spool import Spools
 from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.providers.openai.chat import DIALECT
 from tokenwire.relay.produce import Producer
@@ -278,24 +279,23 @@ def test_a_file_that_another_process_keeps_for_a_while_loses_nothing(monkeypatch
     async def main():
         log = SQLiteStore(f"{tmp_path}/log.db", busy=0.2)
         failures, count = [], 0
-        take, landed = Producer._give, Producer.landed
+        hand_over, fail = Spools.hand_over, Spools.fail
         with open(f"{tmp_path}/log.db-lock", "w") as lock:
 
-            def locked_at_ten(producer, records):
+            def locked_at_ten(spools):
                 nonlocal count
-                count += 1
+                count += bool(spools.dirty)
                 if count == 10:
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                return take(producer, records)
+                hand_over(spools)
 
-            def unlocked(producer, problem):
-                if problem is not None:
-                    failures.append(problem)
-                    fcntl.flock(lock, fcntl.LOCK_UN)
-                landed(producer, problem)
+            def unlocked(spools, batch, error):
+                failures.append(error)
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                fail(spools, batch, error)
 
-            monkeypatch.setattr(Producer, "_give", locked_at_ten)
-            monkeypatch.setattr(Producer, "landed", unlocked)
+            monkeypatch.setattr(Spools, "hand_over", locked_at_ten)
+            monkeypatch.setattr(Spools, "fail", unlocked)
             async with simulator(rate=60.0) as server, relay(server, log=log) as runs:
                 info = await runs.start(request_of("scenario:slow"), model="m0")
                 events = [event for _, event in await asyncio.wait_for(read_all(runs, info.id), 60)]

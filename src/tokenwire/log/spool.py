@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 
+from tokenwire import __version__
 from tokenwire.errors import LogError
 from tokenwire.express import Reader, Taker, Tape, Usage, offer, text_of_delta
 from tokenwire.log.base import Appended, Page, Take, Then, Wake
 from tokenwire.log.tail import Tails
 
-__all__ = ["Batch", "Item", "Outcome", "Spool", "Spools"]
+__all__ = ["SPOOL", "Batch", "Item", "Outcome", "Spool", "Spools", "native_land"]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -39,6 +41,9 @@ PACES = ((64, 0.004), (16, 0.003), (4, 0.001))
 
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16
+
+#: Raised with every change of what `Spools.land` does, here and in the twin (`speedups/`).
+SPOOL = 1
 
 #: What became of an append: None where it is in the log.
 Outcome = Appended | BaseException | None
@@ -109,6 +114,38 @@ class Batch:
     def __init__(self, items: list[Item], size: int, since: float) -> None:
         self.items, self.bytes, self.since = items, size, since
         self.has_failed = False
+
+
+#: Items of a group; `Spools._landed`, `Spools._fault`, `Spools._after`, and `MOST_LANDED`.
+Land = Callable[
+    [
+        list[Item],
+        Callable[[Spool, int, int], None],
+        Callable[[BaseException], None],
+        Callable[[Spool, int], None],
+        int,
+    ],
+    None,
+]
+
+
+def native_land() -> Land | None:
+    """What gives records that have landed to their readers in C, unless it is not installed, of
+    another release, or turned off."""
+    if os.environ.get("TOKENWIRE_SPEEDUPS", "1").strip().lower() in ("0", "false", "no", "off"):
+        return None
+    try:
+        import tokenwire_speedups as module
+    except ImportError:
+        return None
+    made_for = getattr(module, "__version__", None), getattr(module, "SPOOL", None)
+    if made_for != (__version__, SPOOL):
+        return None
+    module.bind_spool(Spool)
+    return module.land
+
+
+_native = native_land()
 
 
 class Spools(Tails):
@@ -249,7 +286,9 @@ class Spools(Tails):
                 self.grown(spool.log)
             return
         self._end(batch)
-        if outcomes is None:
+        if outcomes is None and _native is not None:
+            _native(batch.items, self._landed, self._fault, self._after, MOST_LANDED)
+        elif outcomes is None:
             for item in batch.items:
                 self._landed(*item)
         else:
@@ -278,10 +317,17 @@ class Spools(Tails):
                     _offer(readers, end, records[start])
                 else:
                     self.grown(log)
-                if end - spool.synced >= MOST_LANDED:
-                    self._sync(spool)
-        except Exception:  # they are in the log all the same
-            _log.exception("the wake-up of a reader failed")
+        except Exception as error:
+            self._fault(error)
+        self._after(spool, end)
+
+    def _fault(self, error: BaseException) -> None:
+        """A reader could not be woken; the records are in the log all the same."""
+        _log.error("the wake-up of a reader failed", exc_info=error)
+
+    def _after(self, spool: Spool, end: int) -> None:
+        if end - spool.synced >= MOST_LANDED:
+            self._sync(spool)
         if spool.then is not None and end >= spool.then_at:
             self._tell(spool, None)
 

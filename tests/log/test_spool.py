@@ -1,0 +1,433 @@
+"""Spools: what is appended by hand to a store that has it later, and who hears of it when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenwire.errors import FencedError, LogError, StoreUnavailableError
+from tokenwire.events.model import TextDelta
+from tokenwire.log.base import Appended, Page
+from tokenwire.log.spool import MOST_LANDED, STALL_SECONDS, Batch, Outcome, Spool, Spools
+from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.record import verify
+
+
+class Store:
+    """A store whose groups a test carries out. Its one log is ``r``."""
+
+    shared, rewinds = True, False
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+        self.epoch = 1
+        self.groups: list[Batch] = []
+        self.tails = Spools(self.groups.append)
+        self.seen: list[bytes] = []
+        self.tails.subscribe("r", self._wake, take=self._take)
+        self.append_soon = self._append_soon
+
+    def _take(self, offset: int, record: bytes) -> bool:
+        assert record == self.records[offset - 1], "a reader has what is not stored"
+        if offset != len(self.seen) + 1:
+            return False
+        self.seen.append(record)
+        return True
+
+    def _wake(self) -> None:
+        page = self.tails.page("r", len(self.seen), 10_000, 1 << 30)
+        records = self.records[len(self.seen) :] if page is None else page.records
+        assert records == self.records[len(self.seen) : len(self.seen) + len(records)]
+        self.seen += records
+
+    def _append_soon(
+        self, log: str, *, epoch: int, first: int, records: list[bytes], then: Any
+    ) -> bool:
+        return self.tails.append(log, epoch, first, records, then)
+
+    def tape(self, log: str) -> Spool | None:
+        return self.tails.spool(log)
+
+    def judge(self, epoch: int, first: int, records: list[bytes]) -> Appended:
+        tail = len(self.records)
+        if epoch != self.epoch:
+            return Appended("fenced", tail, self.epoch)
+        if first > tail + 1:
+            return Appended("gap", tail, self.epoch)
+        last = first + len(records) - 1
+        common = self.records[first - 1 : last]
+        if common != records[: len(common)]:
+            return Appended("conflict", tail, self.epoch)
+        if last <= tail:
+            return Appended("duplicate", tail, self.epoch)
+        self.records += records[len(common) :]
+        return Appended("ok", len(self.records), self.epoch)
+
+    async def append(
+        self, log: str, *, epoch: int, first: int, records: list[bytes], **_: Any
+    ) -> Appended:
+        self.tails.retire(log)
+        while self.groups:  # in front of this one
+            self.commit()
+        done = self.judge(epoch, first, records)
+        if done.status == "ok":
+            self.tails.came(log, records, done.tail, None)
+        return done
+
+    # What becomes of a group.
+
+    def work(self, batch: Batch) -> list[Outcome] | None:
+        outcomes: list[Outcome] = []
+        for spool, start, end in batch.items:
+            done = self.judge(spool.epoch, start + 1, spool.records[start:end])
+            outcomes.append(None if done.status == "ok" else done)
+        return outcomes if any(outcomes) else None
+
+    def commit(self) -> None:
+        batch = self.groups.pop(0)
+        self.tails.land(batch, self.work(batch))
+
+    def lose(self, *, late: bool = False) -> None:
+        """It fails; ``late``: though it is in the store, as is told after that."""
+        batch = self.groups.pop(0)
+        if late:
+            self.work(batch)
+        self.tails.fail(batch, StoreUnavailableError("no answer"))
+        if late:
+            self.tails.land(batch, None)
+
+
+def case(test: Callable[[Store], Any]) -> None:
+    async def main() -> None:
+        store = Store()
+        try:
+            await test(store)
+        finally:
+            store.tails.close()
+
+    asyncio.run(main())
+
+
+def give(store: Store, first: int, *records: bytes, epoch: int = 1) -> list[Any]:
+    told: list[Any] = []
+    assert store.tails.append("r", epoch, first, list(records), told.append)
+    return told
+
+
+def by_hand(spool: Spool, record: bytes) -> None:
+    """As the lane does it."""
+    assert spool.writer
+    assert spool.takers is not None
+    spool.records.append(record)
+    spool.bytes += len(record)
+    spool.usage.bytes += len(record)
+    spool.usage.records += 1
+    for wake, _, _ in spool.takers:
+        wake()
+
+
+async def turns(count: int = 2) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_nobody_has_a_record_before_the_store() -> None:
+    async def test(store: Store) -> None:
+        told = give(store, 1, b"one")
+        assert not store.groups  # it leaves with the others of its turn
+        await turns()
+        spool = store.tape("r")
+        assert spool is not None
+        by_hand(spool, b"two")
+        await turns()
+        assert [(start, end) for _, start, end in store.groups[0].items] == [(0, 1)]
+        assert len(store.groups) == 1  # one at a time
+        assert (store.seen, told) == ([], [])
+        page = store.tails.page("r", 0, 10, 1000)
+        assert page is None or page.records == []
+        store.commit()
+        assert (store.seen, told) == ([b"one"], [None])
+        assert store.tails.page("r", 0, 10, 1000) == Page([b"one"], 1, 1)
+        await turns()
+        store.commit()
+        assert store.seen == [b"one", b"two"]
+        assert spool.usage.bytes == 0
+
+    case(test)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_group_that_fails_ends_its_spools_and_those_behind(late: bool) -> None:
+    async def test(store: Store) -> None:
+        told = give(store, 1, b"one")
+        await turns()
+        spool = store.tape("r")
+        assert spool is not None
+        by_hand(spool, b"two")
+        store.lose(late=late)
+        assert [type(each) for each in told] == [StoreUnavailableError]
+        assert store.tape("r") is None
+        assert (spool.writer, spool.takers) == (0, None)
+        assert spool.records[spool.landed :] == [b"one", b"two"]
+        assert spool.usage.bytes == 0
+        assert store.seen == ([b"one"] if late else [])
+        await turns()
+        assert not store.groups
+        told = give(store, 1, b"one")  # again, as it was
+        await turns()
+        store.commit()
+        assert told == [None]
+        assert store.records == [b"one"]
+
+    case(test)
+
+
+def test_a_log_that_is_refused_disturbs_no_other() -> None:
+    async def test(store: Store) -> None:
+        told = give(store, 1, b"one", epoch=7)
+        others: list[Any] = []
+        assert store.tails.append("other", 1, 1, [b"one"], others.append)
+        await turns()
+        batch = store.groups.pop()
+        assert [spool.log for spool, _, _ in batch.items] == ["r", "other"]
+        fenced = Appended("fenced", 0, 1)
+        store.tails.land(batch, [fenced, None])
+        assert (told, others) == ([fenced], [None])
+        assert store.tape("r") is None
+        assert store.tape("other") is not None
+
+    case(test)
+
+
+def test_a_call_that_fails_is_logged_and_the_others_are_made(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(store: Store) -> None:
+        def fail(problem: Any) -> None:
+            raise ValueError("a fault")
+
+        assert store.tails.append("r", 1, 1, [b"one"], fail)
+        others: list[Any] = []
+        assert store.tails.append("other", 1, 1, [b"one"], others.append)
+        await turns()
+        store.tails.land(store.groups.pop(), None)
+        assert others == [None]
+
+    case(test)
+    assert "the callback of an append failed" in caplog.text
+
+
+def test_what_does_not_follow_goes_another_way_behind_what_does() -> None:
+    async def test(store: Store) -> None:
+        give(store, 1, b"one")
+        for count, (first, epoch) in enumerate(((1, 1), (3, 1), (2, 2)), 1):
+            assert not store.tails.append("r", epoch, first, [b"x"], print)
+            assert store.tape("r") is None
+            assert len(store.groups) == count  # given at once
+            give(store, 2, b"two")
+        assert not store.tails.append("r", 1, 3, [b"x"], print)  # the one before has not landed
+        assert not store.tails.append("s", 1, 1_000_000, [b"x"], print)
+
+    case(test)
+
+
+def test_more_bytes_than_the_store_is_behind_by_are_not_taken() -> None:
+    async def test(store: Store) -> None:
+        store.tails.usage.most = 10
+        give(store, 1, b"x" * 11)
+        assert not store.tails.append("other", 1, 1, [b"x"], print)
+        store.commit()
+        assert store.tails.append("other", 1, 1, [b"x"], print)
+
+    case(test)
+
+
+def test_a_store_that_takes_its_time_lends_nothing_until_it_answers() -> None:
+    async def test(store: Store) -> None:
+        give(store, 1, b"one")
+        await turns()
+        spool = store.tape("r")
+        assert spool is not None
+        await asyncio.sleep(STALL_SECONDS * 1.2)
+        assert spool.writer == 0
+        assert store.tape("r") is None
+        told: list[Any] = []
+        assert store.tails.append("other", 1, 1, [b"one"], told.append)
+        assert store.tape("other") is None
+        store.commit()
+        assert (spool.writer, store.tape("r")) == (1, spool)
+        assert store.tape("other") is not None
+
+    case(test)
+
+
+def test_what_has_landed_does_not_stay() -> None:
+    async def test(store: Store) -> None:
+        give(store, 1, b"record")
+        await turns()
+        store.commit()
+        spool = store.tape("r")
+        assert spool is not None
+        for _ in range(3 * MOST_LANDED):
+            by_hand(spool, b"record")
+            store.tails.hand_over()
+            store.commit()
+        assert len(spool.records) == 3 * MOST_LANDED + 1
+        assert sum(map(len, spool.records)) <= MOST_LANDED * len(b"record")
+        page = store.tails.page("r", 1, 1000, 1 << 20)
+        assert page is not None
+        assert page.records == [b"record"] * (3 * MOST_LANDED)
+
+    case(test)
+
+
+OFTEN = ["hand"] * 6 + ["turn"] * 4 + ["commit"] * 3 + ["make up", "leave"] * 2
+STEPS = st.lists(
+    st.sampled_from([*OFTEN, "soon", "write", "lose", "late", "read", "forget", "fence"]),
+    min_size=20,
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS)
+def test_the_log_has_what_was_sealed_once_and_in_order(steps: list[str]) -> None:
+    """Whatever becomes of the groups, and whenever the lane is left."""
+
+    async def main() -> None:
+        store = Store()
+        store.tails.subscribe("r", lambda: None)
+        log: Any = store
+        producer = Producer(log, "r", 1, limits=ProducerLimits(store_timeout=0.0))
+        hand = Hand(producer)
+        texts: list[str] = []
+        is_fenced = False
+
+        async def write(text: str | None) -> None:
+            nonlocal is_fenced
+            hand.leave()
+            task = asyncio.ensure_future(producer.write([] if text is None else [delta(text)]))
+            while not task.done():
+                await turns()
+                if store.groups:
+                    store.commit()
+            try:
+                await task
+            except FencedError:
+                is_fenced = True
+
+        for number, step in enumerate(steps):
+            text = f"{number} "
+            if is_fenced:
+                break
+            if step in ("hand", "soon", "write"):
+                texts.append(text)
+                if step == "write" or not (hand.take(text) if step == "hand" else hand.soon(text)):
+                    await write(text)
+            elif step == "turn":
+                await turns()
+            elif step in ("commit", "lose", "late") and store.groups:
+                act = {"commit": store.commit, "lose": store.lose}
+                act.get(step, lambda: store.lose(late=True))()
+            elif step == "make up":
+                hand.leave()
+                hand.borrow()
+            elif step == "leave":
+                hand.leave()
+            elif step == "read":
+                store._wake()
+            elif step == "forget":
+                store.tails.forget("r")
+            elif step == "fence":
+                store.epoch = 2
+            assert store.seen == store.records[: len(store.seen)]
+            assert producer.tail <= len(store.records)
+        await write(None)
+        verify("r", store.records)
+        found = [record.partition(b'"text":"')[2].partition(b'"')[0] for record in store.records]
+        if is_fenced or store.epoch == 2:
+            assert found == [text.encode() for text in texts[: len(found)]]
+        else:
+            assert found == [text.encode() for text in texts]
+            assert producer.tail == len(store.records)
+            assert producer._bytes == sum(map(len, store.records))
+            assert not producer.appending
+            assert producer.ready
+        store._wake()
+        assert store.seen == store.records
+        assert store.tails.usage.bytes == 0
+        store.tails.close()
+
+    asyncio.run(main())
+
+
+def delta(text: str) -> TextDelta:
+    event = TextDelta(part=1, text=text)
+    event.seq, event.t = 1, 1
+    return event
+
+
+class Hand:
+    """What the lane does with a loan."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer, self.spool = producer, None
+        self.borrow()
+
+    def borrow(self) -> None:
+        loan = self.producer.lend()
+        self.spool: Any = None
+        if loan is not None:
+            self.spool, self.epoch, self.check = loan.tape, loan.epoch, loan.check
+            self.seq, self.size = len(loan.tape.records), 0
+
+    def leave(self) -> None:
+        if self.spool is not None and self.size:
+            self.producer.repay(self.check, self.seq, self.size)
+        self.spool = None
+
+    def take(self, text: str) -> bool:
+        spool = self.spool
+        if spool is None:
+            return self.soon(text)
+        if spool.writer != self.epoch or len(spool.records) != self.seq:
+            self.leave()
+            return self.soon(text)
+        chain = type(self.producer._chain)("r", self.check)
+        record = chain.seal(delta(text))
+        by_hand(spool, record)
+        self.check, self.seq, self.size = chain.last, self.seq + 1, self.size + len(record)
+        return True
+
+    def soon(self, text: str) -> bool:
+        self.leave()
+        if not self.producer.ready:
+            return False
+        self.producer.take([delta(text)])
+        self.borrow()
+        return True
+
+
+def test_close_gives_the_store_what_is_there() -> None:
+    async def main() -> None:
+        store = Store()
+        told = give(store, 1, b"one")
+        store.tails.close()
+        assert len(store.groups) == 1
+        store.commit()
+        assert told == [None]
+
+        def closed(batch: Batch) -> None:
+            raise LogError("the store is closed")
+
+        store.tails._carry = closed
+        told = give(store, 2, b"two")
+        store.tails.close()
+        assert [type(each) for each in told] == [LogError]
+
+    asyncio.run(main())
