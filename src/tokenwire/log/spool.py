@@ -20,7 +20,7 @@ from tokenwire.express import Reader, Taker, Tape, Usage, offer, text_of_delta
 from tokenwire.log.base import Appended, Page, Take, Then, Wake
 from tokenwire.log.tail import Tails
 
-__all__ = ["SPOOL", "Batch", "Item", "Outcome", "Spool", "Spools", "native_land"]
+__all__ = ["SPOOL", "Batch", "Item", "Landing", "Outcome", "Spool", "Spools", "native_land"]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -448,3 +448,29 @@ def _offer(readers: tuple[Taker, ...], offset: int, record: bytes) -> None:
     for wake, take, _ in readers:
         if take is None or not take(offset, record):
             wake()
+
+
+class Landing:
+    """An `Answer` to a group: it hears what became of it."""
+
+    __slots__ = ("_batch", "_spools")
+
+    def __init__(self, spools: Spools, batch: Batch) -> None:
+        self._spools, self._batch = spools, batch
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was answered before it was done."""
+        return self._batch.has_failed
+
+    def done(self) -> bool:
+        """Never: it cannot be cancelled."""
+        return False
+
+    def set_result(self, outcomes: Sequence[Outcome] | None) -> None:
+        """It is in the store, but for those items that were refused."""
+        self._spools.land(self._batch, outcomes)
+
+    def set_exception(self, error: BaseException) -> None:
+        """What stood in the way."""
+        self._spools.fail(self._batch, error)

@@ -31,7 +31,7 @@ from tokenwire.log.base import (
 from tokenwire.log.completion import Callback
 from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
-from tokenwire.log.spool import Batch, Outcome, Spool, Spools
+from tokenwire.log.spool import Batch, Landing, Spool, Spools
 from tokenwire.log.sqlite.heads import name_hash
 from tokenwire.log.sqlite.reader import Heard, Reader
 from tokenwire.log.sqlite.schema import connect, explain, prepare
@@ -179,7 +179,7 @@ class SQLiteStore:
             return
         touched: dict[str, tuple[int, list[bytes]]] = {}
         for job, result in zip(jobs, results, strict=True):
-            if type(job) is BatchJob and type(job.future) is _Landing and job.future.is_late:
+            if type(job) is BatchJob and type(job.future) is Landing and job.future.is_late:
                 job.future.set_result(result)
             if type(job) is not AppendJob or job.log not in tails:
                 continue
@@ -299,7 +299,7 @@ class SQLiteStore:
         """Give a group of what was appended by hand to the writer thread."""
         if self._writes is None:
             raise StoreUnavailableError("the store has not been started")
-        self._writes.submit(BatchJob(batch.items), _Landing(self._tails, batch))
+        self._writes.submit(BatchJob(batch.items), Landing(self._tails, batch))
 
     def read_now(
         self, log: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
@@ -473,29 +473,3 @@ class SQLiteStore:
 
 
 _append_soon = SQLiteStore.append_soon
-
-
-class _Landing:
-    """Hears what became of a group."""
-
-    __slots__ = ("_batch", "_spools")
-
-    def __init__(self, spools: Spools, batch: Batch) -> None:
-        self._spools, self._batch = spools, batch
-
-    @property
-    def is_late(self) -> bool:
-        """Whether it was answered before it was done."""
-        return self._batch.has_failed
-
-    def done(self) -> bool:
-        """Never: it cannot be cancelled."""
-        return False
-
-    def set_result(self, outcomes: Sequence[Outcome] | None) -> None:
-        """It is in the file, but for those items that were refused."""
-        self._spools.land(self._batch, outcomes)
-
-    def set_exception(self, error: BaseException) -> None:
-        """What stood in the way."""
-        self._spools.fail(self._batch, error)
