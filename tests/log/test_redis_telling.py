@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from support.redis import RedisServer, need_redis, redis_server
 from support.redis_elsewhere import Reader, append, run
 from tokenwire.log.open import open_store
-from tokenwire.log.redis import append as appends
-from tokenwire.log.redis.append import NOTED_BYTES
+from tokenwire.log.redis.appending import calls as appends
+from tokenwire.log.redis.appending.calls import NOTED_BYTES
 from tokenwire.log.redis.connection import encode
 from tokenwire.log.redis.store import RedisStore
 

@@ -1,28 +1,63 @@
 -- Append to one or more logs (one call for a whole turn of the event loop).
--- KEYS, per append: meta, log.
+-- KEYS: the fence, where there is one; the log of each permitted append; then per append: meta, log.
 -- ARGV: ttl_ms, keep_ms, publish command, ttl_ms of a log that has ended, and of one of a
---   conversation; then per append one of three forms:
+--   conversation; a word that no other process has ('' = no fence); how many permitted appends, and of
+--   these: the fence, the end of their time (ms), their first offsets (four bytes each), records;
+--   then per append one of three forms:
 --   first offset, owner's nonce, record
 --   minus the first offset, owner's nonce, bytes of the log with this append ('' = do not note
---     them), live channel ('' = tell nobody), n, n records
+--     them), live channel ('' = tell nobody), n (negative: a permit is wanted), n records
 --   0, live channel, owner's nonce ('' = unknown), epoch, first offset, close reason ('' = none),
 --     bytes of the log so far ('' = unknown), n, n records
--- Answer, per append of the first two forms: the tail when it was accepted, plus 2^40 when readers
+-- Answer: of the permitted, the numbers of those of which nothing has happened, or 0 for all; then,
+--   per append of the first two forms: the tail when it was accepted, plus 2^40 when readers
 --   were told, negative when none listens; else 0: nothing has happened, and the third form says why.
--- Of the third form: {status, tail, epoch, noted bytes}.
+--   With a permit: {the same, until when permitted appends may follow (ms; 0 = never)}.
+--   Of the third form: {status, tail, epoch, noted bytes}. Last the fence.
 -- A log's tail is the length of its list, so offsets are dense by construction. The channel is
 -- no key: while a slot moves, a call with a key that does not exist would have to wait.
-local ttl, keep, publish, ended, kept = unpack(ARGV, 1, 5)
+local ttl, keep, publish, ended, kept, seed = unpack(ARGV, 1, 6)
 local call = redis.call
 local SHORT = 512  -- bytes
 local TOLD = 2 ^ 40
+local PERMIT = 3000  -- ms
+
+-- The fence changes whenever a log is taken from its owner (owner.lua), and never is what it was.
+-- A worker of the release before does not change it, but takes no log whose lease still runs. So
+-- an owner who was seen here, whose lease runs on for the time of a permit, is the owner until that
+-- is over or the fence is another one, and need not be looked at again.
+local fence, now = '', 0
+if seed ~= '' then
+  local clock = call('TIME')
+  now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  fence = call('GET', KEYS[1])
+  if not fence then
+    fence = seed .. ':' .. clock[1] .. '.' .. clock[2]
+    call('SET', KEYS[1], fence, 'PX', ttl)
+  end
+end
+
+-- Appends of owners with a permit, which expect that their logs exist.
+local function push_permitted(count)
+  if count == 0 then return {} end
+  if fence ~= ARGV[8] or now >= tonumber(ARGV[9]) then return 0 end
+  local firsts, refused = ARGV[10], {}
+  for i = 1, count do
+    local tail = call('RPUSHX', KEYS[i + 1], ARGV[i + 10])
+    if tail ~= struct.unpack('<I4', firsts, 4 * i - 3) then
+      if tail > 0 then call('LTRIM', KEYS[i + 1], 0, -2) end
+      refused[#refused + 1] = i - 1
+    end
+  end
+  return refused
+end
 
 -- The append of an owner whose log goes on at `first`: nearly every one. A nonce belongs to one
 -- claim and so to one epoch; what was erased has none. Pushed first, the list itself says where it
 -- ended; if that was elsewhere, what was pushed is taken back. (Nobody sees anything between: a
 -- script is one step for readers, replicas and the append-only file.)
 local function go_on(meta, log, nonce, first, from, to)
-  local m = call('HMGET', meta, 'nonce', 'closed')
+  local m = call('HMGET', meta, 'nonce', 'closed', 'lease')
   if m[1] ~= nonce or m[2] then return 0 end
   local tail
   if from == to then
@@ -35,19 +70,22 @@ local function go_on(meta, log, nonce, first, from, to)
     return 0
   end
   if first == 1 then call('PEXPIRE', log, ttl) end
-  return tail
+  return tail, tonumber(m[3])
 end
 
 -- The same where more is to be done. One short record goes to readers elsewhere with the message
 -- that wakes them, so that they need not fetch it.
-local function go_on_and_tell(meta, log, nonce, first, bytes, live, from, to)
-  local tail = go_on(meta, log, nonce, first, from, to)
+local function go_on_and_tell(meta, log, nonce, first, bytes, live, is_asked, from, to)
+  local tail, lease = go_on(meta, log, nonce, first, from, to)
   if tail == 0 then return 0 end
   if bytes ~= '' then call('HSET', meta, 'bytes', bytes) end
-  if live == '' then return tail end
-  local is_short = from == to and #ARGV[from] <= SHORT
-  local readers = call(publish, live, is_short and tail .. ' ' .. ARGV[from] or tail)
-  return readers == 0 and -tail or tail + TOLD
+  if live ~= '' then
+    local is_short = from == to and #ARGV[from] <= SHORT
+    local readers = call(publish, live, is_short and tail .. ' ' .. ARGV[from] or tail)
+    tail = readers == 0 and -tail or tail + TOLD
+  end
+  if not is_asked then return tail end
+  return {tail, seed ~= '' and lease > now + PERMIT and now + PERMIT or 0}
 end
 
 local function push(log, from, to)
@@ -107,8 +145,9 @@ local function append(meta, log, live, nonce, epoch, first, close, bytes, base, 
   return {'ok', tail, current, noted}
 end
 
-local at, out = 6, {}
-for i = 1, #KEYS, 2 do
+local permitted = tonumber(ARGV[7])
+local out, at = {push_permitted(permitted)}, permitted + 11
+for i = permitted + (seed ~= '' and 2 or 1), #KEYS, 2 do
   local first = tonumber(ARGV[at])
   local answer, n
   if first > 0 then
@@ -116,8 +155,10 @@ for i = 1, #KEYS, 2 do
     at = at + 3
   elseif first < 0 then
     n = tonumber(ARGV[at + 4])
+    local is_asked = n < 0
+    n = math.abs(n)
     answer = go_on_and_tell(KEYS[i], KEYS[i + 1], ARGV[at + 1], -first, ARGV[at + 2],
-      ARGV[at + 3], at + 5, at + 4 + n)
+      ARGV[at + 3], is_asked, at + 5, at + 4 + n)
     at = at + 5 + n
   else
     n = tonumber(ARGV[at + 7])
@@ -127,4 +168,5 @@ for i = 1, #KEYS, 2 do
   end
   out[#out + 1] = answer
 end
+out[#out + 1] = fence
 return out

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tokenwire.errors import ConflictError, KeyReusedError
 from tokenwire.log.base import LogInfo
-from tokenwire.log.redis.append import Owned
+from tokenwire.log.redis.appending.owned import Owned
 from tokenwire.log.redis.described import info_of, key_of
 from tokenwire.log.redis.index import Index
 

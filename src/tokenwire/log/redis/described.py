@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.log.base import LogInfo
-from tokenwire.log.redis.append import missing
+from tokenwire.log.redis.appending.owned import missing
 
 __all__ = ["info_of", "key_of"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from tokenwire.backoff import backoff
 from tokenwire.errors import ConfigError, StoreFullError, StoreUnavailableError
 from tokenwire.log.base import Durability
-from tokenwire.log.redis.connection import Address, ReplyError, Word, encode
+from tokenwire.log.redis.connection import Address, Connection, ReplyError, Word, encode
 from tokenwire.log.redis.nodes import Nodes
 from tokenwire.log.redis.url import RedisSettings
 
@@ -144,13 +144,30 @@ class Link:
     async def send(self, key: str, data: bytes, *, wait: bool = False) -> tuple[Any, bool]:
         """The same for an encoded command."""
         confirm = self.confirm if wait else None
+        start = asyncio.get_running_loop().time()
+        if confirm is None and self.at_hand(key) is not None:
+            answer = await self.send_once(key, data)
+            if answer is not None:
+                return answer, False
+            answer, _ = await self.repeat(lambda: self._deliver(key, data, None), start)
+            return answer, True
+        return await self.repeat(lambda: self._deliver(key, data, confirm))
+
+    def at_hand(self, key: str) -> Connection | None:
+        """The connection that `send_once` would use now, if there is one."""
+        place = self.nodes.at_hand(key) if self.nodes is not None else None
+        return place[1] if place is not None else None
+
+    async def send_once(self, key: str, data: bytes) -> Any:
+        """The answer to an encoded command that is sent over the connection `at_hand`; None where
+        it may not have been done. Nearly always used: it has no coroutine and timeout of each
+        layer."""
         nodes = self.nodes
-        place = nodes.at_hand(key) if confirm is None and nodes is not None else None
-        if place is None or nodes is None:
-            return await self.repeat(lambda: self._deliver(key, data, confirm))
-        # Nearly always: without a coroutine and a timeout of each layer.
-        loop, (address, wire) = asyncio.get_running_loop(), place
-        start, seconds = loop.time(), self.settings.timeout / 3
+        assert nodes is not None
+        place = nodes.at_hand(key)
+        assert place is not None
+        address, wire = place
+        loop, seconds = asyncio.get_running_loop(), self.settings.timeout / 3
         reply = wire.send(data)
         timer = loop.call_later(seconds, nodes.drop, address, "the server did not answer in time")
         try:
@@ -161,10 +178,9 @@ class Link:
         finally:
             timer.cancel()
         if answer is not None and not isinstance(answer, ReplyError):
-            return answer, False
+            return answer
         self.repeated += 1
-        answer, _ = await self.repeat(lambda: self._deliver(key, data, None), start)
-        return answer, True
+        return None
 
     async def send_all(
         self, keys: list[str], commands: list[bytes], *, wait: bool = False

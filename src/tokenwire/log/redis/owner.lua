@@ -1,5 +1,6 @@
 -- What is done to one log besides appending: all by the clock of the store.
--- KEYS: meta, log, and commands unless it describes; of many logs where it renews.
+-- KEYS: meta, log, and commands unless it describes; of many logs where it renews. Last the fence,
+-- where there is one.
 -- ARGV: operation, ttl_ms, keep_ms, publish command, live channel, control channel, the
 -- operation's own values.
 local meta, log, commands = KEYS[1], KEYS[2], KEYS[3]
@@ -7,16 +8,26 @@ local operation, ttl, keep, publish, live, control = unpack(ARGV, 1, 6)
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
+-- From here on no owner appends before its log was looked at again (see append.lua).
+local function change_fence(fence)
+  if fence then
+    redis.call('SET', fence, meta .. ':' .. clock[1] .. '.' .. clock[2], 'PX', ttl)
+  end
+end
+
 -- KEYS: meta, log and commands of each log. owner, lease_ms; then per log: epoch, channel of readers
 -- to be told of its tail ('' = none). Answers 1 for each that is still the owner's, else 0.
 if operation == 'renew' then
   local out = {}
-  for i = 1, #KEYS, 3 do
+  for i = 1, #KEYS - #KEYS % 3, 3 do
     local at = 9 + (i - 1) / 3 * 2
-    local m = redis.call('HMGET', KEYS[i], 'epoch', 'closed', 'gone', 'owner')
+    local m = redis.call('HMGET', KEYS[i], 'epoch', 'closed', 'gone', 'owner', 'lease')
     local is_ours = not m[2] and not m[3] and m[4] == ARGV[7]
       and tonumber(m[1]) == tonumber(ARGV[at])
     if is_ours then
+      if now + tonumber(ARGV[8]) < tonumber(m[5]) and #KEYS % 3 == 1 then
+        change_fence(KEYS[#KEYS])  -- permits may be for longer
+      end
       redis.call('HSET', KEYS[i], 'lease', now + tonumber(ARGV[8]))
       for k = i, i + 2 do redis.call('PEXPIRE', KEYS[k], ttl) end
       if ARGV[at + 1] ~= '' then redis.call(publish, ARGV[at + 1], redis.call('LLEN', KEYS[i + 1])) end
@@ -57,7 +68,7 @@ if operation == 'create' then
   local m = redis.call('HMGET', meta, 'nonce', 'gone', 'epoch')
   if m[1] == ARGV[11] then return described() end
   if m[2] == 'gone' or m[3] then return {'taken'} end
-  redis.call('DEL', meta, log, commands)
+  if redis.call('DEL', meta, log, commands) > 0 or ARGV[13] ~= '1' then change_fence(KEYS[4]) end
   redis.call('HSET', meta, 'epoch', ARGV[13], 'owner', ARGV[7], 'meta', ARGV[8], 'nonce', ARGV[11],
     'lease', now + tonumber(ARGV[12]), 'bytes', 0,
     'created', clock[1] .. string.format('%06d', clock[2]))
@@ -77,6 +88,7 @@ if operation == 'claim' then
     -- An owner's name is never empty, so an empty one says that it was handed over.
     redis.call('HSET', meta, 'handed', redis.call('HGET', meta, 'owner') == '' and 1 or 0)
     redis.call('HSET', meta, 'owner', ARGV[7], 'nonce', ARGV[8], 'lease', now + tonumber(ARGV[9]))
+    change_fence(KEYS[4])
     refresh()
     redis.call(publish, live, 'claim ' .. ARGV[8])
     redis.call(publish, control, 'claim ' .. ARGV[8])
@@ -90,6 +102,7 @@ if operation == 'reclaim' then
   if not epoch or epoch >= tonumber(ARGV[10]) then return {'none'} end
   redis.call('HSET', meta, 'epoch', ARGV[10], 'owner', ARGV[7], 'nonce', ARGV[8],
     'lease', now + tonumber(ARGV[9]))
+  change_fence(KEYS[4])
   return {'ok'}
 end
 
@@ -97,6 +110,7 @@ end
 if operation == 'release' then
   if owned() == tonumber(ARGV[7]) then
     redis.call('HSET', meta, 'lease', 0)
+    change_fence(KEYS[4])
     if ARGV[8] == '1' then redis.call('HSET', meta, 'owner', '') end
   end
   return {'ok'}
@@ -141,6 +155,7 @@ if operation == 'erase' then
   if ARGV[7] == 'gone' and not m[3] then return {'none'} end
   if ARGV[8] == 'alone' and m[1] then return {'thread', m[1], m[2] or '', m[6] or '0'} end
   redis.call('DEL', meta, log, commands)
+  if not m[3] then change_fence(KEYS[4]) end
   redis.call('HSET', meta, 'gone', ARGV[7])
   redis.call('PEXPIRE', meta, keep)
   redis.call(publish, live, 'erase')

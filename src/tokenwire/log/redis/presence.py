@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from tokenwire.errors import TokenwireError
-from tokenwire.log.redis.append import Owned
+from tokenwire.log.redis.appending.owned import Owned
 from tokenwire.log.redis.connection import encode
 from tokenwire.log.redis.link import Link
 

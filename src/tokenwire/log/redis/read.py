@@ -12,7 +12,7 @@ from typing import Any
 from tokenwire.errors import CursorError, LogError
 from tokenwire.log.base import Page
 from tokenwire.log.lane import Lane
-from tokenwire.log.redis.append import missing
+from tokenwire.log.redis.appending.owned import missing
 from tokenwire.log.redis.connection import ReplyError, encode
 from tokenwire.log.redis.link import Link, Script
 

@@ -29,12 +29,15 @@ from tokenwire.log.base import (
 )
 from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
-from tokenwire.log.redis.append import APPEND, END, Appends, Head, Owned, missing
+from tokenwire.log.redis.appending.append import Appends
+from tokenwire.log.redis.appending.calls import APPEND, END, Head
+from tokenwire.log.redis.appending.owned import Owned, missing
 from tokenwire.log.redis.check import REHEARSER, check_store, rehearse
 from tokenwire.log.redis.create import Creations
 from tokenwire.log.redis.described import info_of
 from tokenwire.log.redis.index import INDEX, Index
-from tokenwire.log.redis.link import Link, Script
+from tokenwire.log.redis.link import Link
+from tokenwire.log.redis.owner import OWNER, Owner
 from tokenwire.log.redis.presence import FOLLOW, Presence
 from tokenwire.log.redis.read import READ, Reads
 from tokenwire.log.redis.upkeep.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
@@ -45,8 +48,6 @@ from tokenwire.log.redis.wake import WakeRouter
 from tokenwire.log.tail import Tails
 
 __all__ = ["RedisStore"]
-
-OWNER = Script("owner.lua")
 
 #: Logs that are looked at for ``stats()["records"]`` and ``["bytes"]``.
 MOST_COUNTED = 200
@@ -72,15 +73,19 @@ class RedisStore:
         self._quiet: QuietLogs | None = None
         self._owned: dict[str, Owned] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        # In a cluster a call may touch one slot only, so every append looks at its owner.
+        is_cluster = self._settings.kind == "cluster"
+        fence = None if is_cluster else f"{self._prefix}:{{fence}}:index"
+        self._owner = Owner(self._link, self._key, self._ttl, self._publish, fence)
         self._expiry = Expiry(self._index, self._owner, self._owned)
         self._appends = Appends(
-            self._link, self._key, self._owned, self._tails, self._head(), self._restore
+            self._link, self._key, self._owned, self._tails, self._head(), self._restore, fence
         )
         self._creations = Creations(
             self._index, self._owner, self._owned, self._expiry.erase, self._keep_soon
         )
         self._renewals = Renewals(
-            self._link, self._key, OWNER, self._index, self._expiry, self._owned
+            self._link, self._key, OWNER, self._index, self._expiry, self._owned, fence
         )
         self._presence = Presence(self._link, self._key, self._owned, self._publish)
         self._router = WakeRouter(self._link, self._key, touched=self._touched)
@@ -153,14 +158,6 @@ class RedisStore:
             await self._expiry.keep(thread)
         except LogError:
             self._index.missed += 1  # the next use of it tries again
-
-    async def _owner(self, log: str, operation: str, *values: Any, wait: bool = False) -> Any:
-        names = ("meta", "log") if operation == "describe" else ("meta", "log", "commands")
-        keys = [self._key(log, name) for name in names]
-        channels = [self._key(log, name) for name in ("live", "control")]
-        head = [operation, self._ttl, KEEP_NAMES_MS, self._publish, *channels]
-        answer, _ = await self._link.run(OWNER, keys, [*head, *values], wait=wait)
-        return [part.decode() if index == 0 else part for index, part in enumerate(answer)]
 
     # Creating.
 

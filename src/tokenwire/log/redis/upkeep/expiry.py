@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from tokenwire.log.base import Due, private_kind
-from tokenwire.log.redis.append import Owned
+from tokenwire.log.redis.appending.owned import Owned
 from tokenwire.log.redis.create import Own
 from tokenwire.log.redis.index import Index
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tokenwire.log.redis.append import Owned
+from tokenwire.log.redis.appending.owned import Owned
 from tokenwire.log.redis.connection import Word
 from tokenwire.log.redis.index import Index
 from tokenwire.log.redis.link import Link, Script
@@ -23,7 +23,8 @@ MOST_LOGS = 64
 
 
 class Renewals:
-    """``script`` is owner.lua; ``key(log, what)`` names keys and channels."""
+    """``script`` is owner.lua; ``key(log, what)`` names keys and channels; ``fence``: see
+    `Owner`."""
 
     def __init__(
         self,
@@ -33,10 +34,12 @@ class Renewals:
         index: Index,
         expiry: Expiry,
         owned: dict[str, Owned],
+        fence: str | None,
     ) -> None:
         self._link, self._key, self._script = link, key, script
         self._index, self._expiry, self._owned = index, expiry, owned
         self._is_cluster = link.settings.kind == "cluster"
+        self._fence = [] if fence is None else [fence]
 
     async def renew(
         self, logs: dict[str, int], owner: str, lease: float, ttl: int, publish: str
@@ -50,7 +53,7 @@ class Renewals:
             values: list[Word] = [*head]
             for log in group:
                 values += (logs[log], self._channel(log))
-            answers: Any = (await self._link.run(self._script, keys, values))[0]
+            answers: Any = (await self._link.run(self._script, keys + self._fence, values))[0]
             renewed = [log for log, is_ours in zip(group, answers, strict=True) if is_ours]
             missing = set(group).difference(renewed)
             for log in missing:

@@ -1,0 +1,1 @@
+"""Appends to logs in Redis: grouped, encoded, sent, and their answers judged."""

@@ -1,0 +1,275 @@
+"""Appends to Redis: all of one turn of the loop in one write, and what becomes of each.
+
+Always true: an append whose answer was lost is sent again and comes out as what it was; one that
+finds its log or claim lost by a failover puts these back and says from where to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tokenwire.errors import StoreFullError, TokenwireError
+from tokenwire.log.base import Appended, Then
+from tokenwire.log.redis.appending.calls import APPEND, END, Call, Calls, Head, Item, settle_by
+from tokenwire.log.redis.appending.owned import Owned, missing
+from tokenwire.log.redis.appending.turns import Turns
+from tokenwire.log.redis.link import Link, Script
+from tokenwire.log.tail import Tails
+
+__all__ = ["Appends"]
+
+#: Bytes with which a log may be ended in a full store.
+CLOSING_BYTES = 64 << 10
+
+#: Appends of one script call: it blocks the server for some 5 us each.
+MOST_APPENDS = 256
+#: Appends that share one confirmation by replicas or disk.
+MOST_CONFIRMED = 8192
+
+#: What is added to the answer to an append of which readers in other processes were told.
+PUBLISHED = 1 << 40
+
+_log = logging.getLogger("tokenwire.log")
+
+_new = tuple.__new__
+
+
+class Appends:
+    """Groups appends, in turns for each server, and judges the answers.
+
+    ``restore(log)`` is awaited for a log that a failover lost; what it returns is the
+    append's outcome.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        key: Callable[[str, str], str],
+        owned: dict[str, Owned],
+        tails: Tails,
+        head: Head,
+        restore: Callable[[str], Awaitable[Appended | TokenwireError]],
+        fence: str | None,
+    ) -> None:
+        self._link = link
+        self._owned = owned
+        self._tails = tails
+        self._restore = restore
+        self._turns: dict[Any, Turns] = {}
+        self._cluster = link.settings.kind == "cluster"
+        self._calls = Calls(key, head, fence)
+        self.set_head = self._calls.set_head
+
+    def give(
+        self,
+        log: str,
+        epoch: int,
+        first: int,
+        records: list[bytes],
+        close: str | None,
+        then: Then | None = None,
+        future: asyncio.Future[Appended] | None = None,
+    ) -> None:
+        """Append with the others of this turn of the loop. Appends to one log keep their order."""
+        owned = self._owned.get(log)
+        if owned is not None and owned.epoch != epoch:
+            owned = None
+        turns = self._turns.get(None)
+        if turns is None or self._cluster:
+            turns = self._turns_of(log, owned)
+        item = (log, owned, epoch, first, records, close, then, future)
+        turns.give(_new(Item, item))
+
+    def _turns_of(self, log: str, owned: Owned | None) -> Turns:
+        place = self._link.place(self._calls.words(log, owned)[3]) if self._cluster else None
+        turns = self._turns.get(place)
+        if turns is None:
+            most = MOST_APPENDS if self._link.confirm is None else MOST_CONFIRMED
+            turns = self._turns[place] = Turns(self._carry_out, most)
+        return turns
+
+    async def end(
+        self, log: str, epoch: int, first: int, records: list[bytes], close: str
+    ) -> Appended:
+        """An append that ends a log, in a store that has no room. Raises `StoreFullError`, when it
+        is too large for that, too."""
+        if sum(map(len, records)) > CLOSING_BYTES:
+            raise StoreFullError("Redis has no space left for new records")
+        owned = self._owned.get(log)
+        if owned is not None and owned.epoch != epoch:
+            owned = None
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        await self._carry_out([Item(log, owned, epoch, first, records, close, None, future)], END)
+        return await future
+
+    async def drain(self) -> None:
+        for turns in self._turns.values():
+            await turns.drain()
+
+    # Carrying out.
+
+    async def _carry_out(self, items: list[Item], script: Script = APPEND) -> None:
+        """Send ``items`` and settle them."""
+        try:
+            start = time.monotonic()
+            items, answers, is_repeat = await self._send_first(items, script, start)
+            if 0 in answers:
+                # Why is what the long form says; what has one already comes out as what it is.
+                answers, is_second = await self._send(items, script, plainly=False)
+                is_repeat = is_repeat or is_second
+            while items:
+                await self._judge(items[0], answers[0], is_repeat=is_repeat)
+                items, answers = items[1:], answers[1:]
+        except Exception as error:
+            for item in items:
+                item.fail(error)
+
+    async def _send_first(
+        self, items: list[Item], script: Script, start: float
+    ) -> tuple[list[Item], list[Any], bool]:
+        """Send ``items`` in the shortest forms, and settle what was accepted. Returns the rest,
+        with answers (0: of the long form there is none yet); whether it was sent twice."""
+        link, calls = self._link, self._calls
+        wire, key = None, calls.words(items[0].log, items[0].owned)[3]
+        if script is APPEND and not self._cluster and len(items) <= MOST_APPENDS:
+            wire = link.at_hand(key) if link.confirm is None else None
+        calls.begin(wire)
+        if wire is None:
+            answers, is_repeat = await self._send(items, script, plainly=True)
+            items, answers = self._settle(items, answers, start)
+            return items, answers, is_repeat
+        call = calls.call(items)
+        reply = await link.send_once(key, call.data)
+        if reply is None:
+            return items, [0] * len(items), True
+        refused = self._settle_permitted(call, reply, start)
+        others, answers = self._settle(call.others, reply[1:-1], start)
+        return refused + others, [0] * len(refused) + answers, False
+
+    async def _send(
+        self, items: list[Item], script: Script, *, plainly: bool
+    ) -> tuple[list[Any], bool]:
+        link = self._link
+        if self._cluster:  # a call may touch one slot only
+            keys = [self._calls.words(item[0], item[1])[3] for item in items]
+            commands = [self._calls.call([item], script, plainly=plainly).data for item in items]
+        else:
+            starts = range(0, len(items), MOST_APPENDS)
+            groups = [items[start : start + MOST_APPENDS] for start in starts]
+            commands = [self._calls.call(group, script, plainly=plainly).data for group in groups]
+            keys = [self._calls.words(items[0][0], items[0][1])[3]] * len(commands)
+        if len(commands) == 1:
+            answer, is_repeat = await link.send(keys[0], commands[0], wait=True)
+            return answer[1:-1], is_repeat
+        answers, is_repeat = await link.send_all(keys, commands, wait=True)
+        return [answer for one in answers for answer in one[1:-1]], is_repeat
+
+    def _settle_permitted(self, call: Call, reply: list[Any], start: float) -> list[Item]:
+        """Settle what was accepted under permits. Returns the rest."""
+        self._calls.learn(reply[-1])
+        permitted, refused = call.permitted, reply[0]
+        if refused == 0:
+            numbers = set(range(len(permitted)))
+        else:
+            numbers = set(refused)
+        rest: list[Item] = []
+        for number, item in enumerate(permitted):
+            if number in numbers:
+                if item.owned is not None:
+                    item.owned.permit_end = 0.0
+                rest.append(item)
+            else:
+                self._accept(item, item.first)
+        return rest
+
+    def _settle(
+        self, items: list[Item], answers: list[Any], start: float
+    ) -> tuple[list[Item], list[Any]]:
+        """Settle what was plainly accepted. Returns the rest, with its answers."""
+        rest: list[Item] = []
+        their_answers: list[Any] = []
+        for item, answer in zip(items, answers, strict=True):
+            owned, tail = item.owned, answer
+            if type(tail) is list and type(tail[0]) is int:
+                tail, until = tail
+                if owned is not None:
+                    self._calls.permit(owned, until, start)
+            if type(tail) is not int or tail == 0:
+                rest.append(item)
+                their_answers.append(answer)
+                continue
+            if tail < 0:
+                tail = -tail
+                # A reader that came since has said so, where this process hears it.
+                if owned is not None and self._is_alone(item.log, owned, start):
+                    owned.has_readers = False
+            elif tail > PUBLISHED:
+                tail -= PUBLISHED
+                if owned is not None:
+                    owned.has_readers = True
+            self._accept(item, tail)
+        return rest, their_answers
+
+    def _is_alone(self, log: str, owned: Owned, start: float) -> bool:
+        """Whether a log of whose append nobody was told has no reader in another process."""
+        return owned.announced_at < start and not self._cluster and log in self._tails
+
+    def _accept(self, item: Item, tail: int) -> None:
+        """An append is in the log, which ends at ``tail``."""
+        log, owned, epoch, _, records, _, then, _ = item
+        count = len(records)
+        if owned is not None:
+            owned.bytes += len(records[0]) if count == 1 else sum(map(len, records))
+        try:
+            if then is not None and count == 1:
+                self._tails.came_delta(log, records[0], tail)
+            else:
+                self._tails.came(log, records, tail, None)
+        except Exception:  # they are in the log all the same
+            _log.exception("the wake-up of a reader failed")
+        if then is not None:
+            settle_by(then, None)
+        else:
+            item.settle(Appended("ok", tail, epoch))
+
+    async def _judge(self, item: Item, answer: list[Any], *, is_repeat: bool) -> None:
+        """Settle an append by the answer to its long form."""
+        log, owned, epoch, first, records, close, _, _ = item
+        status, tail, newest, noted = answer
+        last = first + len(records) - 1
+        # Sent twice by us after a lost answer, it is no duplicate for the caller.
+        is_ours = status == b"duplicate" and is_repeat and bool(records) and tail == last
+        if status != b"ok" and not is_ours:
+            outcome = await self._refused(log, status.decode(), tail, newest)
+            if isinstance(outcome, BaseException):
+                item.fail(outcome)
+            else:
+                item.settle(outcome)
+            return
+        if owned is not None:
+            owned.bytes = owned.bytes + sum(map(len, records)) if is_ours else noted
+            owned.noted = owned.published_bytes = noted
+        self._tails.came(log, records, tail, close)
+        if close is not None:
+            self._owned.pop(log, None)
+        item.settle(Appended("ok", tail, epoch))
+
+    async def _refused(
+        self, log: str, status: str, tail: int, epoch: int
+    ) -> Appended | TokenwireError:
+        if status in ("none", "behind"):
+            # A failover lost what we hold; put it back and let the caller send from there.
+            try:
+                return await self._restore(log)
+            except TokenwireError as error:
+                return error  # of this log only
+        if status in ("gone", "deleted"):
+            return missing(status)
+        self._tails.forget(log)
+        if status == "fenced":
+            self._owned.pop(log, None)
+        return Appended(status, tail, epoch)  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""A log that this process writes to, and what is missing where a log is not there."""
+
+from __future__ import annotations
+
+import time
+
+from tokenwire.errors import GoneError, NotFoundError, TokenwireError
+
+__all__ = ["Owned", "Words", "missing"]
+
+#: A log's words in an append, encoded: its keys; its nonce; its channel; its first key as text;
+#: and the key of its records alone.
+Words = tuple[bytes, bytes, bytes, str, bytes]
+
+
+class Owned:
+    """A log that this process created or claimed: enough to append to it, and to put it back after
+    a failover."""
+
+    __slots__ = (
+        "announced_at",
+        "bytes",
+        "epoch",
+        "has_readers",
+        "key",
+        "lease",
+        "meta",
+        "nonce",
+        "noted",
+        "owner",
+        "permit",
+        "permit_end",
+        "permit_round",
+        "published_at",
+        "published_bytes",
+        "refreshed",
+        "thread",
+        "words",
+    )
+
+    def __init__(
+        self,
+        owner: str,
+        nonce: str,
+        lease: float,
+        meta: bytes = b"",
+        thread: str | None = None,
+        key: str | None = None,
+        epoch: int = 1,
+        size: int = 0,
+    ) -> None:
+        self.owner = owner
+        self.nonce = nonce
+        self.lease = lease
+        self.meta = meta
+        self.thread = thread
+        self.key = key
+        self.epoch = epoch
+        #: The bytes of its records, and how many of them Redis has noted (or is about to).
+        self.bytes = self.noted = size
+        #: Whether readers in other processes may listen; loop times at which such a reader last
+        #: said so, and at which readers were last told of an append.
+        self.has_readers = True
+        self.announced_at = self.published_at = 0.0
+        #: The bytes of the log when they were.
+        self.published_bytes = size
+        #: When its idempotency key and its documents were kept alive last; monotonic seconds.
+        self.refreshed = time.monotonic()
+        self.words: Words | None = None
+        #: Until when Redis takes appends without a look at the owner, by the server's clock, in
+        #: milliseconds; until when they are sent so, in monotonic seconds; and `Calls.round` of
+        #: the answer that said so.
+        self.permit = 0
+        self.permit_end = 0.0
+        self.permit_round = 0
+
+
+def missing(state: str) -> TokenwireError:
+    """The error for a log that is not there."""
+    if state == "gone":
+        return GoneError("the log has expired; its records are no longer stored")
+    return NotFoundError("no log has this name", what="log")
