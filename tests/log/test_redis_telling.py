@@ -7,7 +7,6 @@ import asyncio
 import random
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.redis import RedisServer, need_redis, redis_server
+from support.redis_before import Before
 from support.redis_elsewhere import Reader, append, run
 from tokenwire.log.open import open_store
 from tokenwire.log.redis.appending import calls as appends
 from tokenwire.log.redis.appending.calls import NOTED_BYTES
-from tokenwire.log.redis.connection import encode
 from tokenwire.log.redis.store import RedisStore
 
 pytestmark = pytest.mark.redis
-DATA = Path(__file__).with_name("data")
 
 
 def messages(server: RedisServer) -> int:
@@ -185,31 +183,6 @@ def test_a_takeover_goes_on_with_what_was_noted() -> None:
 
 
 # --- the release before ---------------------------------------------------------------------------
-
-
-class Before:
-    """A server of the release before, by its scripts."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.server = server
-        self.nonce = "00000000before00"
-        self._append = (DATA / "redis-append-before.lua").read_text()
-        self._owner = (DATA / "redis-owner-before.lua").read_text()
-
-    def _keys(self, *names: str) -> list[str]:
-        return [f"tw:{{s}}:{name}" for name in names]
-
-    def own(self, operation: str, *values: Any) -> Any:
-        keys = self._keys("meta", "log", "commands")
-        head = [operation, 172_800_000, 2_592_000_000, "SPUBLISH", *self._keys("live", "control")]
-        return self.server.send(encode("EVAL", self._owner, 3, *keys, *head, *values))
-
-    def append(self, epoch: int, first: int, *records: bytes, nonce: str | None = None) -> Any:
-        values = [172_800_000, 2_592_000_000, "SPUBLISH", 1_000_000, 1_000_000]
-        values += [*self._keys("live"), self.nonce if nonce is None else nonce, epoch, first, ""]
-        values += [len(records), *records]
-        keys = self._keys("meta", "log")
-        return self.server.send(encode("EVAL", self._append, 2, *keys, *values))[0]
 
 
 @given(st.lists(st.sampled_from(["take", "take back", "word", "two words"]), max_size=12))

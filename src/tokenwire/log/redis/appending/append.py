@@ -27,6 +27,8 @@ CLOSING_BYTES = 64 << 10
 
 #: Appends of one script call: it blocks the server for some 5 us each.
 MOST_APPENDS = 256
+#: Appends of a call from which on permits are worth what the fence costs.
+FEWEST_FENCED = 6
 #: Appends that share one confirmation by replicas or disk.
 MOST_CONFIRMED = 8192
 
@@ -135,14 +137,13 @@ class Appends:
         with answers (0: of the long form there is none yet); whether it was sent twice."""
         link, calls = self._link, self._calls
         wire, key = None, calls.words(items[0].log, items[0].owned)[3]
-        if script is APPEND and not self._cluster and len(items) <= MOST_APPENDS:
+        if script is APPEND and not self._cluster and FEWEST_FENCED <= len(items) <= MOST_APPENDS:
             wire = link.at_hand(key) if link.confirm is None else None
-        calls.begin(wire)
         if wire is None:
             answers, is_repeat = await self._send(items, script, plainly=True)
             items, answers = self._settle(items, answers, start)
             return items, answers, is_repeat
-        call = calls.call(items)
+        call = calls.call(items, wire=wire)
         reply = await link.send_once(key, call.data)
         if reply is None:
             return items, [0] * len(items), True

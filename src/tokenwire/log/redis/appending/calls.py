@@ -135,12 +135,6 @@ class Calls:
 
     # Permits.
 
-    def begin(self, wire: Connection | None) -> None:
-        """The next call goes over ``wire``; None: no permit counts."""
-        if wire is None or wire is not self._wire:
-            self._wire = wire
-            self.round += 1
-
     def learn(self, fence: bytes) -> None:
         """The server's fence was ``fence`` during the last call."""
         if fence != self._fence:
@@ -154,10 +148,20 @@ class Calls:
 
     # Encoding. A number has a fixed width, so that the word's length is known.
 
-    def call(self, items: list[Item], script: Script = APPEND, *, plainly: bool = True) -> Call:
-        """One call with all of ``items``; ``plainly``: in the short forms, where they may be, and
-        under permits, where there is a fence and the connection is known."""
-        is_fenced = plainly and self._fence_key is not None and self._wire is not None
+    def call(
+        self,
+        items: list[Item],
+        script: Script = APPEND,
+        *,
+        plainly: bool = True,
+        wire: Connection | None = None,
+    ) -> Call:
+        """One call with all of ``items``; ``plainly``: in the short forms, where they may be;
+        ``wire``: over which it goes, where permits are to be asked for and used."""
+        is_fenced = wire is not None and self._fence_key is not None
+        if is_fenced and wire is not self._wire:
+            self._wire = wire
+            self.round += 1
         permitted: list[Item] = []
         others: list[Item] = []
         keys: list[bytes] = []
