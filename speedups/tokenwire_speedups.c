@@ -1,6 +1,6 @@
 /* The express lane's functions of each token, in C: twins of `Lane.received`, with `Lane._text_in`
-   and `Lane._append` (src/tokenwire/run/call/lane.py), and of `Connection.data_received`, which
-   calls it (src/tokenwire/providers/http/connection.py).
+   and `Lane._append` (src/tokenwire/run/call/lane.py), and of `Connection.data_received` and
+   `Connection.pull`, which call it (src/tokenwire/providers/http/connection.py).
 
    Always true: state, records and readers' bytes are those of the Python, whose objects hold all
    of it (a lane's numbers in a base class from here); what is not as it is on the plain path
@@ -13,13 +13,14 @@
 #include <stdint.h>
 #include <structmember.h>
 #ifndef _WIN32
+#include <errno.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #endif
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 5
+#define TWIN 6
 /* That of log/spool.py: both are raised with every change of what `land` does. */
 #define SPOOL 1
 
@@ -48,7 +49,8 @@ static inline void ahead(const void *place, Py_ssize_t size)
     S(Usage, bytes) S(Usage, records) S(Reader, after) S(Reader, port)                         \
     S(Port, fd) S(Port, form) S(Port, is_open) S(Port, send) S(Port, socket) S(Port, text)     \
     S(Port, unsent) S(Port, wrote) S(Form, chunk) S(Form, fixed) S(Form, has_cursor)           \
-    S(Form, head) S(Form, is_json) S(Form, shift) S(Connection, diversion)
+    S(Form, head) S(Form, is_json) S(Form, shift) S(Connection, diversion)                 \
+    S(Connection, _pulled) S(Connection, _transport)
 /* Bound by themselves, as the lane does not know of them. */
 #define SPOOL_SLOTS(S)                                                                         \
     S(Spool, landed) S(Spool, problem) S(Spool, readers) S(Spool, synced) S(Spool, then)
@@ -138,7 +140,7 @@ static int put(PyObject *object, enum slot s, PyObject *value)
 
 typedef struct {
     PyObject_HEAD
-    double now, mean, start, due;
+    double now, mean, start, due, wait_below;
     long long base, seq, room, bytes, quarters, epoch, last, log_room, usage_bound;
     long long read_start, read_end, text_start, text_end;
     long long deltas, lent;
@@ -148,7 +150,7 @@ typedef struct {
 #define MEMBER(name, type) {"_" #name, type, offsetof(Numbers, name), 0, NULL}
 static PyMemberDef members[] = {
     MEMBER(now, T_DOUBLE), MEMBER(mean, T_DOUBLE), MEMBER(start, T_DOUBLE),
-    MEMBER(due, T_DOUBLE), MEMBER(base, T_LONGLONG), MEMBER(seq, T_LONGLONG),
+    MEMBER(due, T_DOUBLE), MEMBER(wait_below, T_DOUBLE), MEMBER(base, T_LONGLONG), MEMBER(seq, T_LONGLONG),
     MEMBER(room, T_LONGLONG), MEMBER(bytes, T_LONGLONG), MEMBER(quarters, T_LONGLONG),
     MEMBER(epoch, T_LONGLONG), MEMBER(last, T_LONGLONG), MEMBER(log_room, T_LONGLONG),
     MEMBER(usage_bound, T_LONGLONG), MEMBER(read_start, T_LONGLONG),
@@ -260,11 +262,12 @@ static int has_at(const char *data, Py_ssize_t size, Py_ssize_t at, Bytes part)
 static PyObject *names;                        /* the globals of lane.py */
 static PyObject *py_received, *seal;           /* `Lane.received` in Python; `_seal` */
 static PyObject *py_offer;                     /* express.py: `offer` in Python */
-static PyObject *str_time, *str_monotonic, *str_fast, *str_seal, *str_ready, *str_give;
+static PyObject *str_time, *str_monotonic, *str_seal, *str_ready, *str_give;
 static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several, *str_wait;
-static PyObject *py_several, *several_names; /* `take_several` in Python, and its globals */
+static PyObject *py_several; /* `take_several` in Python */
 static PyObject *str_received, *str_end_diversion, *str_parse;
-static PyObject *str_offer;
+static PyObject *str_offer, *str_is_closing, *str_data_received, *str_lose, *str_break_down;
+static PyObject *py_pull; /* `Connection.pull` in Python */
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
 static int64_t most_bytes, most_outstanding, most_text;
 static double most_seconds;
@@ -456,6 +459,7 @@ static Py_ssize_t fill(char *out, Py_ssize_t room, Bytes form, const Gap *gaps, 
 /* --- a token ---------------------------------------------------------------------------------- */
 
 #define MOST_RECORD (8 << 10)
+#define MOST_PULLED (16 << 10)
 
 /* What is known of a read that fits. */
 typedef struct {
@@ -555,8 +559,7 @@ static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
 {
     const Numbers *numbers = (const Numbers *)lane;
     PyObject *clock = PyDict_GetItemWithError(names, str_time);
-    PyObject *fast = PyDict_GetItemWithError(names, str_fast);
-    if (clock == NULL || fast == NULL || !PyFloat_CheckExact(fast) || !PyBytes_CheckExact(data))
+    if (clock == NULL || !PyBytes_CheckExact(data))
         return -1;
     PyObject *method = hold(held, PyObject_GetAttr(clock, str_monotonic));
     PyObject *now = method == NULL ? NULL : hold(held, PyObject_CallNoArgs(method));
@@ -609,7 +612,7 @@ static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
         || !is_small(numbers->quarters))
         return -1;
     token->t = numbers->base + (int64_t)milliseconds;
-    if (size <= 0 || token->size > numbers->room - numbers->bytes || token->mean < PyFloat_AS_DOUBLE(fast)
+    if (size <= 0 || token->size > numbers->room - numbers->bytes || token->mean < numbers->wait_below
         || token->t <= 0 || string_end(text, 0, size, &is_ascii) != size
         || has_at(text, size, 0, bar) || !(is_ascii || is_text(text, size)))
         return 0;
@@ -1209,9 +1212,7 @@ static PyObject *several(Held *held, PyObject *lane, PyObject *data, Token *toke
         PyErr_Clear();
         answer = append_in_python(lane, token);
     }
-    PyObject *fast = PyDict_GetItemWithError(several_names, str_fast);
-    if (answer == Py_True && fast != NULL && PyFloat_Check(fast)
-        && token->mean < PyFloat_AS_DOUBLE(fast)) {
+    if (answer == Py_True && token->mean < ((Numbers *)lane)->wait_below) {
         PyObject *account = get(lane, Lane__account);
         if (account == NULL || call(account, str_wait))
             Py_CLEAR(answer);
@@ -1414,6 +1415,79 @@ static PyObject *land(PyObject *module, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+/* Call a connection's method with its transport and the error that is set, as `except Exception`
+   does; others stay set. */
+static int tell(PyObject *connection, PyObject *method, PyObject *transport)
+{
+    PyObject *type, *error, *traceback, *done;
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(error, traceback);
+    done = PyObject_CallMethodObjArgs(connection, method, transport, error, NULL);
+    Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback), Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* What a socket has, up to `MOST_PULLED` bytes: NULL with an error, None where it has nothing now,
+   or is at its end. */
+static PyObject *read_now(int64_t fd)
+{
+#ifndef _WIN32
+    static char piece[MOST_PULLED]; /* the GIL is held until its bytes are copied */
+    ssize_t size = recv((int)fd, piece, sizeof piece, MSG_DONTWAIT);
+    if (size > 0)
+        return PyBytes_FromStringAndSize(piece, size);
+    if (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+        return PyErr_SetFromErrno(PyExc_OSError);
+#endif
+    return Py_NewRef(Py_None);
+}
+
+/* `Connection.pull`. */
+static PyObject *pull(PyObject *connection, PyObject *nothing)
+{
+    int64_t fd;
+    int is_more = 0, failed = -1;
+    PyObject *closing = NULL, *data = NULL, *done = NULL;
+    PyObject *transport = get(connection, Connection__transport);
+    if (transport == NULL || number(connection, Connection__pulled, &fd) || fd > INT_MAX) {
+        Py_XDECREF(transport);
+        PyErr_Clear();
+        return PyObject_CallOneArg(py_pull, connection);
+    }
+    if (fd < 0 || transport == Py_None) {
+        Py_DECREF(transport);
+        return Py_NewRef(Py_False);
+    }
+    closing = PyObject_CallMethodNoArgs(transport, str_is_closing);
+    int is_closing = closing == NULL ? -1 : PyObject_IsTrue(closing);
+    Py_XDECREF(closing);
+    if (is_closing) {
+        Py_DECREF(transport);
+        return is_closing < 0 ? NULL : Py_NewRef(Py_False);
+    }
+    data = read_now(fd);
+    if (data == NULL)
+        failed = tell(connection, str_lose, transport);
+    else if (data == Py_None)
+        failed = 0;
+    else {
+        done = PyObject_CallMethodOneArg(connection, str_data_received, data);
+        failed = done == NULL ? tell(connection, str_break_down, transport) : 0;
+        if (failed == 0 && number(connection, Connection__pulled, &fd)) {
+            PyErr_Clear();
+            fd = -1;
+        }
+        is_more = fd >= 0 && PyBytes_GET_SIZE(data) < MOST_PULLED;
+    }
+    Py_DECREF(transport);
+    Py_XDECREF(data), Py_XDECREF(done);
+    return failed ? NULL : PyBool_FromLong(is_more);
+}
+
 /* --- the module -------------------------------------------------------------------------------- */
 
 static PyMethodDef received_method = {
@@ -1422,6 +1496,9 @@ static PyMethodDef received_method = {
 };
 static PyMethodDef data_received_method = {
     "data_received", data_received, METH_O, "A read of the socket."
+};
+static PyMethodDef pull_method = {
+    "pull", pull, METH_NOARGS, "Read the socket past the event loop, and hand on what is there."
 };
 
 static int find_slot(enum slot s, PyObject *classes)
@@ -1460,6 +1537,7 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     lane = PyDict_GetItemString(classes, "Lane");
     connection = PyDict_GetItemString(classes, "Connection");
     PyObject *in_python = PyObject_GetAttrString(lane, "received");
+    PyObject *now_pull = PyObject_GetAttrString(connection, "pull");
     PyObject *now_seal = PyDict_GetItemString(lane_names, "_seal");
     PyObject *bytes_bound = PyDict_GetItemString(lane_names, "_MOST_BYTES");
     PyObject *sum_bound = PyDict_GetItemString(lane_names, "_MOST_OUTSTANDING");
@@ -1468,10 +1546,10 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     PyObject *now_offer = PyDict_GetItemString(lane_names, "offer"), *text_bound = NULL;
     if (now_offer != NULL && PyFunction_Check(now_offer))
         text_bound = PyDict_GetItemString(PyFunction_GET_GLOBALS(now_offer), "MOST_TEXT");
-    if (in_python == NULL || !PyFunction_Check(in_python) || !now_seal || !bytes_bound
+    if (in_python == NULL || !PyFunction_Check(in_python) || now_pull == NULL || !now_seal || !bytes_bound
         || !sum_bound || !text_bound || !seconds_bound || !now_several || !PyFunction_Check(now_several)
         || !PyType_IsSubtype((PyTypeObject *)lane, &Numbers_type)) {
-        Py_XDECREF(in_python);
+        Py_XDECREF(in_python), Py_XDECREF(now_pull);
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_TypeError, "this is another lane");
         return NULL;
@@ -1481,10 +1559,10 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     most_seconds = PyFloat_AsDouble(seconds_bound);
     most_text = PyLong_AsLongLong(text_bound);
     Py_XSETREF(py_received, in_python);
+    Py_XSETREF(py_pull, now_pull);
     Py_XSETREF(names, Py_NewRef(lane_names));
     Py_XSETREF(seal, Py_NewRef(now_seal));
     Py_XSETREF(py_several, Py_NewRef(now_several));
-    Py_XSETREF(several_names, Py_NewRef(PyFunction_GetGlobals(now_several)));
     Py_XSETREF(py_offer, Py_NewRef(now_offer));
     Py_XSETREF(match_text, Py_NewRef(matches[0]));
     Py_XSETREF(match_number, Py_NewRef(matches[1]));
@@ -1494,8 +1572,9 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     if (PyErr_Occurred())
         return NULL;
     return Py_BuildValue(
-        "NN", PyDescr_NewMethod((PyTypeObject *)lane, &received_method),
-        PyDescr_NewMethod((PyTypeObject *)connection, &data_received_method));
+        "NNN", PyDescr_NewMethod((PyTypeObject *)lane, &received_method),
+        PyDescr_NewMethod((PyTypeObject *)connection, &data_received_method),
+        PyDescr_NewMethod((PyTypeObject *)connection, &pull_method));
 }
 
 static PyObject *bind_spool(PyObject *module, PyObject *type)
@@ -1518,9 +1597,9 @@ static PyMethodDef methods[] = {
      "land(items, landed, fault, after, most): give records that are in the store to their readers,\n"
      "as `Spools.land` does."},
     {"bind", bind_lane, METH_VARARGS,
-     "bind(names, classes, matches): the methods in place of `Lane.received` and of\n"
-     "`Connection.data_received`, for the globals of lane.py, the classes by name that they touch,\n"
-     "and what matches the gaps of a template."},
+     "bind(names, classes, matches): the methods in place of `Lane.received`, and of\n"
+     "`Connection.data_received` and `Connection.pull`, for the globals of lane.py, the classes by\n"
+     "name that they touch, and what matches the gaps of a template."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1535,12 +1614,14 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
         PyObject **at;
         const char *text;
     } words[] = {
-        {&str_time, "time"}, {&str_monotonic, "monotonic"}, {&str_fast, "FAST"},
+        {&str_time, "time"}, {&str_monotonic, "monotonic"},
         {&str_seal, "_seal"}, {&str_append, "_append"}, {&str_make_up, "make_up"},
         {&str_borrow, "_borrow"}, {&str_fail, "fail"}, {&str_ready, "ready"},
         {&str_several, "take_several"}, {&str_wait, "wait_for_tick"}, {&str_give, "_give"},
         {&str_received, "received"}, {&str_end_diversion, "end_diversion"}, {&str_parse, "parse"},
-        {&str_offer, "offer"},
+        {&str_offer, "offer"}, {&str_is_closing, "is_closing"},
+        {&str_data_received, "data_received"}, {&str_lose, "_lose"},
+        {&str_break_down, "_break_down"},
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if ((*words[i].at = PyUnicode_InternFromString(words[i].text)) == NULL)

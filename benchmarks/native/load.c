@@ -90,6 +90,8 @@ static int meet(int patience) {
         static const char HEAD[] = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
                                    "transfer-encoding: chunked\r\n\r\n";
         int room = MODEL_BUFFER; /* what is under way fits, so that no send waits */
+        int one = 1; /* as model servers do: no token waits for the other side's word */
+        setsockopt(model, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         setsockopt(model, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         if (send(model, HEAD, sizeof HEAD - 1, MSG_NOSIGNAL) < 0) fail("model head");
         return model;

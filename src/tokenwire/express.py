@@ -30,6 +30,7 @@ __all__ = [
     "YES",
     "Diversion",
     "Form",
+    "Hold",
     "Loan",
     "Port",
     "Reader",
@@ -70,6 +71,16 @@ class Diversion(Protocol):
     def leave(self) -> None:
         """Nothing more comes here. Raises nothing."""
         ...
+
+
+class Hold(NamedTuple):
+    """A socket that the event loop does not read."""
+
+    #: Read it now, and hand on what is there. False where that is nothing, or the event loop has to
+    #: read on: at the end, after an error, for TLS, where more is there than one read takes.
+    pull: Callable[[], bool]
+    #: Let the event loop read it again.
+    release: Callable[[], None]
 
 
 # What `run.call.lane` touches at every token: plain objects that each layer keeps up to date, so

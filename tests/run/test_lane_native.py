@@ -61,7 +61,7 @@ def test_a_twin_that_does_not_fit_is_not_used(installed, reason, monkeypatch):
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.setitem(sys.modules, "tokenwire_speedups", installed)
     found = twin_of({}, {})
-    assert (found.received, found.data_received, found.version) == (None, None, "")
+    assert (found.received, found.data_received, found.pull, found.version) == (None,) * 3 + ("",)
     assert reason in found.reason
     is_other = "release" in reason or installed is None
     assert numbers_of(_Numbers) is _Numbers or not is_other
@@ -184,7 +184,7 @@ def desk(readers: int = 1, *, steps: Any = None) -> Desk:
     lane._last, lane._log_room, lane._usage_bound = 1 << 40, 1 << 30, 1 << 30
     lane._room, lane._bytes, lane._deltas, lane._misses = 1 << 30, 0, 0, 0
     lane._quarters, lane._mean, lane._now = 1 << 62, 1.0, 1.0
-    lane._base, lane._start = 1000, 1.0
+    lane._base, lane._start, lane._wait_below = 1000, 1.0, module.FAST
     lane._text, lane._times = bytearray(), bytearray()
     lane._lines = _size_lines(b"%x\r\n")
     lane._head, lane._tail, lane._end, lane._bar = HEAD, TAIL, TAIL + b"\r\n", b"\0"
@@ -363,6 +363,7 @@ PLACES |= {"_tape.": lambda lane: lane._tape, "_tape.usage.": lambda lane: lane.
 PLACES |= {"reader.": lambda lane: lane.readers[0], "port.": lambda lane: lane.readers[0].port}
 PLACES |= {"_template.": lambda lane: lane._template}
 PLACES |= {"form.": lambda lane: own_form(lane)}
+FLOATS = ("_now", "_mean", "_start", "_due", "_pacer", "_wait_below")
 NAMES = [
     *Lane.__slots__, *_Numbers.__slots__, *(f"_tape.{n}" for n in Tape.__slots__),
     *(f"_tape.usage.{n}" for n in Usage.__slots__), *(f"port.{n}" for n in Port.__slots__),
@@ -397,7 +398,7 @@ def test_an_attribute_of_any_type(name):
             same(change_of(name, thing), READ, READ, steps=STEPS[0])
         elif isinstance(thing, int) and name in ("port.fd", "port.socket"):
             continue  # this process may have such a file
-        elif isinstance(thing, float) and name in ("_now", "_mean", "_start", "_due", "_pacer"):
+        elif isinstance(thing, float) and name in FLOATS:
             same(change_of(name, thing), READ)  # the arithmetic is that of floats in both
         else:
             same(change_of(name, thing), READ, READ)
@@ -486,13 +487,15 @@ def test_a_reader_that_changes_all_while_it_is_written_to():
 
 
 @needs_twin
+@pytest.mark.parametrize(("bound", "waits"), [(10.0, True), (0.4, False), (0.0, False)])
+def test_a_fast_stream_waits_for_the_next_tick(bound, waits):
+    found = same(lambda lane: lane.wait_below(bound), READ)
+    assert found[0] is True
+    assert ("tick" in found[1][0]) is waits
+
+
+@needs_twin
 def test_what_was_replaced_in_the_module_holds(monkeypatch):
-    monkeypatch.setattr(module, "FAST", 10.0)
-    assert same(lambda lane: None, READ)[0] is True  # as a read of a fast stream
-    for odd in (None, 0, "x"):
-        monkeypatch.setattr(module, "FAST", odd)
-        same(lambda lane: None, READ)
-    monkeypatch.setattr(module, "FAST", 0.0)
     monkeypatch.setattr(module, "_seal", SimpleNamespace(copy=lambda: 1 // 0))
     assert "settle" in same(lambda lane: None, READ)[1][0]
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: "late"))

@@ -29,7 +29,14 @@ from tokenwire.providers.http.connection import Connection, Route
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.record import cursor_of
 from tokenwire.relay.runs import Runs
-from tokenwire.run.call.lane import Lane, _Numbers, received_in_python, switch, twin
+from tokenwire.run.call.lane import (
+    Lane,
+    _Numbers,
+    pull_in_python,
+    received_in_python,
+    switch,
+    twin,
+)
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.loop import Loop
 from tokenwire.server.edge.connections import Connections
@@ -117,6 +124,17 @@ class Socket(asyncio.Transport):
 
     close = abort
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is left alone until something happens that nobody has to wait for."""
+        return self.paused
+
+    def bring(self, data: bytes) -> None:
+        """A read of it."""
+        assert not self.paused
+        assert self.connection is not None
+        self.connection.data_received(data)
+
 
 class Keeper:
     def keep(self, route: Route, connection: Connection) -> None:
@@ -129,12 +147,12 @@ class Keeper:
 class Http:
     """An `HttpClient` whose answers a test gives."""
 
-    def __init__(self, content_type: str) -> None:
-        self._head = HEAD % content_type.encode()
+    def __init__(self, content_type: str, socket: type[Socket] = Socket) -> None:
+        self._head, self._socket = HEAD % content_type.encode(), socket
         self.sockets: list[Socket] = []
 
     async def open(self, call: Any, *, connect_timeout: float) -> Any:
-        socket, connection = Socket(), Connection(Keeper(), Route("127.0.0.1", 1, False))
+        socket, connection = self._socket(), Connection(Keeper(), Route("127.0.0.1", 1, False))
         socket.connection = connection
         connection.connection_made(socket)
         self.sockets.append(socket)
@@ -264,7 +282,7 @@ class Scene:
         )
         if self.owned is None or self.owned.task.done():
             return waits
-        if not self.http.sockets or self.socket.paused or self.owned.producer.appending:
+        if not self.http.sockets or self.socket.waits or self.owned.producer.appending:
             return False
         response = self.socket.connection._response  # type: ignore[union-attr]
         return waits and response is not None and _waits(response._waiter)
@@ -273,8 +291,7 @@ class Scene:
         """A read of the provider's socket, so long after the one before."""
         self.clock.now += seconds
         if not self.socket.closed:
-            assert not self.socket.paused
-            self.socket.connection.data_received(data)  # type: ignore[union-attr]
+            self.socket.bring(data)
         await self.idle()
 
 
@@ -337,16 +354,18 @@ def run_over(
     store: Callable[[], Any] = lambda: MemoryStore(clock=lambda: 1.0),
     bounds: ProducerLimits | None = None,
     received: Callable[[Any, bytes], bool] | None = None,
+    socket: type[Socket] = Socket,
 ) -> Outcome:
     """The outcome of a run whose provider sends ``steps``, ``seconds`` apart. ``ends``: at the end
     the provider closes the connection. ``received``: the lane's, where it is another than the
-    installed one."""
+    installed one. ``socket``: the provider's side of its connections."""
 
     async def main() -> Outcome:
         clock = Clock()
         fake = clock.namespace()
         on_lane, states = 0, []
         take = received or Lane.received
+        pull = twin.pull if twin.pull and take is twin.received else pull_in_python
 
         def counted(self: Lane, data: bytes) -> bool:
             nonlocal on_lane
@@ -364,12 +383,13 @@ def run_over(
             patch("tokenwire.run.call.sweep.time", fake),
             patch.object(Loop.__init__, "__kwdefaults__", defaults),
             patch.object(Lane, "received", counted),
+            patch.object(Connection, "pull", pull),
             patch.object(switch, "on", lane),
             patch.object(BatchEncoder, "_learn", BatchEncoder._learn if lane else _learn_nothing),
         ):
             log = store()
             await log.start()
-            http = Http(content_type)
+            http = Http(content_type, socket)
             registry: Any = _One(dialect, quirks)
             runs = Runs(log, registry=registry, http=http, retry=_ONCE, bounds=bounds)
             await runs.open()

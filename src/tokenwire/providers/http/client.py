@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from tokenwire.errors import DeadlineError, NetworkError, ProtocolError, ProviderError
-from tokenwire.express import Diversion, Taken
+from tokenwire.express import Diversion, Hold, Taken
 from tokenwire.providers.base import Call
 from tokenwire.providers.http.pool import Pool
 from tokenwire.providers.http.proxy import Proxies
@@ -58,8 +58,8 @@ class PushStream(ByteStream, Protocol):
         raise). ``SETTLE`` makes this return None."""
         ...
 
-    def hold(self) -> Callable[[], None]:
-        """Stop reading the socket until the returned function is called."""
+    def hold(self) -> Hold:
+        """Let the event loop no longer read the socket; see `tokenwire.express.Hold`."""
         ...
 
     def divert(self, lane: Diversion, body: bytes) -> bytes | None:

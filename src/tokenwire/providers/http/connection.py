@@ -11,6 +11,7 @@ whole answer whose framing allows it; what is buffered is bounded, beyond it the
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import ssl
@@ -21,7 +22,7 @@ from typing import NamedTuple, Protocol
 import httptools
 
 from tokenwire.errors import NetworkError, ProtocolError, ProviderError
-from tokenwire.express import YES, Diversion, Taken
+from tokenwire.express import YES, Diversion, Hold, Taken
 from tokenwire.providers.http.heads import MOST_HEAD_BYTES, HeadReader
 from tokenwire.providers.http.proxy import Proxy
 
@@ -33,6 +34,10 @@ HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
 #: connection can be used again.
 LINGER = 0.25
 MOST_REST_BYTES = 16 << 10
+#: Bytes of one read past the event loop.
+MOST_PULLED = 16 << 10
+#: Transports of plain sockets, which have no bytes of their own while they do not read.
+_PLAIN = ("TCPTransport", "_SelectorSocketTransport") if sys.platform != "win32" else ()
 
 
 class Route(NamedTuple):
@@ -141,9 +146,14 @@ class Response:
         self._connection.abort()
         self.wake()
 
-    def hold(self) -> Callable[[], None]:
-        """Stop reading the socket until the returned function is called."""
-        return self._connection.hold()
+    def hold(self) -> Hold:
+        """See `providers.http.client.PushStream`."""
+        self._connection.hold()
+        return Hold(self._connection.pull, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._connection.has(self):
+            self._connection.go_on()
 
     def divert(self, lane: Diversion, body: bytes) -> bytes | None:
         """See `providers.http.client.PushStream`."""
@@ -234,9 +244,11 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_pool",
+        "_pulled",
         "_read",
         "_response",
         "_route",
+        "_socket",
         "_timer",
         "_transport",
         "_until_close",
@@ -259,6 +271,9 @@ class Connection(asyncio.Protocol):
         self._until_close = False
         self._keep = True
         self._paused = self._on_hold = False
+        #: The descriptor of the socket, where it may be read past the transport, and the same while
+        #: that is wanted; else negative.
+        self._socket = self._pulled = -1
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
         #: Who takes what comes before it is parsed.
@@ -312,6 +327,8 @@ class Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if type(transport).__name__ in _PLAIN:
+                self._socket = sock.fileno()
 
     def data_received(self, data: bytes) -> None:
         diversion = self.diversion
@@ -320,6 +337,26 @@ class Connection(asyncio.Protocol):
                 return
             self.end_diversion()
         self.parse(data)
+
+    def pull(self) -> bool:
+        """See `tokenwire.express.Hold`."""
+        fd, transport = self._pulled, self._transport
+        if fd < 0 or transport is None or transport.is_closing():
+            return False
+        try:
+            data = os.read(fd, MOST_PULLED)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:  # which the socket does not tell again
+            self._lose(transport, error)
+            return False
+        if not data:
+            return False  # the event loop reads the end as well
+        try:
+            self.data_received(data)
+        except Exception as error:
+            self._break_down(transport, error)
+        return self._pulled >= 0 and len(data) < MOST_PULLED
 
     def parse(self, data: bytes) -> None:
         """A read that nobody else took."""
@@ -346,11 +383,23 @@ class Connection(asyncio.Protocol):
         response.arrived()
         self._read = b""
 
+    def _break_down(self, transport: asyncio.Transport, error: Exception) -> None:
+        """A fault of ours: as event loops treat it."""
+        message = "a read of a provider's answer failed"
+        self.loop.call_exception_handler({"message": message, "exception": error})
+        self._lose(transport, error)
+
+    def _lose(self, transport: asyncio.Transport, error: Exception) -> None:
+        transport.abort()  # which tells its end once more, without the error
+        self._until_close = False
+        self.connection_lost(error)
+
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._parser = None  # the parser has this connection
+        self._pulled = -1
         self._stop_timer()
         self._pool.forget(self._route, self)
         response = self._response
@@ -420,6 +469,7 @@ class Connection(asyncio.Protocol):
     # --- flow and life -------------------------------------------------------------------------
 
     def pause(self) -> None:
+        self._pulled = -1
         if not self._paused and self._transport is not None and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
@@ -430,19 +480,21 @@ class Connection(asyncio.Protocol):
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    def hold(self) -> Callable[[], None]:
-        self._on_hold = True
+    def hold(self) -> None:
         self.pause()
-        return self._go_on
+        self._on_hold, self._pulled = True, self._socket
 
-    def _go_on(self) -> None:
-        self._on_hold = False
+    def go_on(self) -> None:
+        self._on_hold, self._pulled = False, -1
         if self._response is None or self._response.hungry:
             self.resume()
 
+    def has(self, response: Response) -> bool:
+        return self._response is response
+
     def linger(self) -> None:
         """The reader has gone: close, unless the body ends first."""
-        self._on_hold = False
+        self._on_hold, self._pulled = False, -1
         self.resume()
         if self._transport is not None:
             self._timer = self.loop.call_later(LINGER, self.abort)
@@ -450,7 +502,8 @@ class Connection(asyncio.Protocol):
     def release(self, *, reusable: bool) -> None:
         """Return the connection to the pool, or close it."""
         self.end_diversion()
-        self._response, self.on_body, self._on_hold = None, _drop, False
+        self._response, self.on_body = None, _drop
+        self._on_hold, self._pulled = False, -1
         self._stop_timer()
         if reusable and self._keep and self.usable:
             self.resume()
@@ -461,6 +514,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._stop_timer()
         transport, self._transport = self._transport, None
+        self._pulled = -1
         if transport is not None:
             transport.abort()
 

@@ -36,7 +36,7 @@ from tokenwire.run.call.several import Place, last_of, take_several
 from tokenwire.run.call.source import Source
 from tokenwire.run.call.template import Template, is_text, is_written_so, written
 
-__all__ = ["Lane", "Seat", "Switch", "received_in_python", "switch", "twin"]
+__all__ = ["Lane", "Seat", "Switch", "pull_in_python", "received_in_python", "switch", "twin"]
 
 #: The check of a record, before it has seen anything; see `relay.record.Chain`.
 _seal = blake2b(digest_size=8)
@@ -163,11 +163,14 @@ class _Numbers:
         "_text_end",
         "_text_start",
         "_usage_bound",
+        "_wait_below",
     )
 
     #: Time: that of the last read, the mean gap before it, and those of `Seat`.
     _now: float
     _mean: float
+    #: The mean gap below which a read is the last one before the next tick.
+    _wait_below: float
     _base: int
     _start: float
     #: The number of the newest record, and its check.
@@ -239,6 +242,7 @@ class Lane(_Base):
         #: (each a `float` as the machine has it).
         self._text, self._times = bytearray(), bytearray()
         self._bytes = self._deltas = 0
+        self._wait_below = FAST
         self._watch: Watch | None = None
         #: The log, while records are appended by hand.
         self._tape: Tape | None = None
@@ -252,6 +256,15 @@ class Lane(_Base):
     def last_event(self) -> float:
         """See `Progress`."""
         return self._now
+
+    @property
+    def mean_gap(self) -> float:
+        """Seconds between two deltas, about, while the lane has them."""
+        return self._mean
+
+    def wait_below(self, seconds: float) -> None:
+        """Where the mean gap falls below ``seconds``, wait for the next tick."""
+        self._wait_below = seconds
 
     # --- learning ------------------------------------------------------------------------------
 
@@ -320,7 +333,7 @@ class Lane(_Base):
         if (
             not text
             or size > self._room - self._bytes
-            or mean < FAST
+            or mean < self._wait_below
             or t <= 0  # a record has no time then
             or is_written_so(text) is None
             or text.startswith(self._bar)
@@ -484,7 +497,8 @@ twin = twin_of(
     globals(),
     {each.__name__: each for each in (Lane, Template, Tape, Usage, Reader, Port, Form, Connection)},
 )
-received_in_python = Lane.received
-if twin.received is not None and twin.data_received is not None:
+received_in_python, pull_in_python = Lane.received, Connection.pull
+if twin.received is not None and twin.data_received is not None and twin.pull is not None:
     Lane.received = twin.received  # type: ignore[method-assign]
     Connection.data_received = twin.data_received  # type: ignore[method-assign]
+    Connection.pull = twin.pull  # type: ignore[method-assign]

@@ -19,9 +19,9 @@ N = TypeVar("N")
 
 #: The environment variable that turns the twin off, as "0".
 SWITCH = "TOKENWIRE_SPEEDUPS"
-#: Raised with every change of what `Lane.received`, `Lane._append` or `Connection.data_received`
-#: do, here and in the twin.
-TWIN = 5
+#: Raised with every change of what `Lane.received`, `Lane._append`, `Connection.data_received` or
+#: `Connection.pull` do, here and in the twin.
+TWIN = 6
 _ABSENT = "not installed"
 _REINSTALL = f"pip install --force-reinstall --no-deps tokenwire-speedups=={__version__}"
 
@@ -33,6 +33,8 @@ class Twin(NamedTuple):
     received: Callable[[Any, bytes], bool] | None
     #: In place of ``Connection.data_received``.
     data_received: Callable[[Any, bytes], None] | None = None
+    #: In place of ``Connection.pull``.
+    pull: Callable[[Any], bool] | None = None
     #: Its version, if it is used.
     version: str = ""
     #: Why it is not used.
@@ -75,7 +77,7 @@ def twin_of(names: dict[str, Any], classes: Mapping[str, type]) -> Twin:
         template._BLANKS,
     )
     try:
-        received, data_received = speedups.bind(names, dict(classes), matches)
+        received, data_received, pull = speedups.bind(names, dict(classes), matches)
     except (TypeError, AttributeError) as error:
         return Twin(None, reason=f"does not fit this lane: {error}", advice=_REINSTALL)
-    return Twin(received, data_received, speedups.__version__)
+    return Twin(received, data_received, pull, speedups.__version__)

@@ -15,10 +15,10 @@ from typing import Protocol
 
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, Heartbeat, PartDelta, Raw, Usage
-from tokenwire.express import NO, SETTLE, YES, Loan, Taken
+from tokenwire.express import NO, SETTLE, YES, Hold, Loan, Taken
 from tokenwire.providers.base import Decoder, ReleasedDecoder, SteadyDecoder
 from tokenwire.run.call.lane import Lane, Way, switch
-from tokenwire.run.call.pacing import Pacer, ticks
+from tokenwire.run.call.pacing import FAST, SLOW, Pacer, ticks
 from tokenwire.run.call.source import Source
 from tokenwire.run.inbox import Inbox
 
@@ -94,8 +94,7 @@ class Reading:
         "_ending",
         "_express",
         "_failure",
-        "_fast",
-        "_holds",
+        "_hold",
         "_inbox",
         "_lane",
         "_over",
@@ -104,6 +103,7 @@ class Reading:
         "_source",
         "_ticks",
         "_total",
+        "_waits",
     )
 
     def __init__(
@@ -112,7 +112,9 @@ class Reading:
         self._source, self._decoder, self._inbox = source, decoder, inbox
         self._express = express
         self._pacer, self._ticks = Pacer(), ticks()
-        self._fast = self._holds = self._over = False
+        #: The source's, while ticks read it; else, if the next read waits for a tick here.
+        self._hold: Hold | None = None
+        self._waits = self._over = False
         # A finish reason was seen; one came before the end, so that none counts as the end.
         self._ending = self._distrusts = False
         self._total = 0
@@ -124,6 +126,9 @@ class Reading:
     def close(self) -> None:
         """Nothing more is read: let go of what has this reading, or itself."""
         self._lane = False
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
         if isinstance(self._decoder, ReleasedDecoder):
             self._decoder.release()
 
@@ -133,7 +138,7 @@ class Reading:
 
         Raises `NetworkError` and other `ProviderError`, `FramingError`, `ProtocolError`.
         """
-        if self._fast and not self._holds and not self._inbox.ends_calls:
+        if self._waits and not self._inbox.ends_calls:
             await self._ticks.wait()
         if self._over:
             return None
@@ -173,17 +178,40 @@ class Reading:
         if type(events[-1]) is Heartbeat and _are_alive(events):
             self._source.alive()
             return [event for event in events if type(event) is Raw]
-        self._fast = self._pacer.read(self._source.touch(), len(data), len(events))
-        if self._fast:
+        self._waits = False
+        if self._pacer.read(self._source.touch(), len(data), len(events)):
             self.wait_for_tick()
         return events
 
     def wait_for_tick(self) -> None:
-        """Leave the socket alone until the next tick, if the source supports that."""
-        go_on = self._source.hold()
-        self._holds = go_on is not None
-        if go_on is not None:
-            self._ticks.call(go_on)
+        """Leave the socket alone until the next tick, which reads it, if the source supports
+        that."""
+        if self._hold is not None:
+            return
+        self._hold = hold = self._source.hold()
+        self._waits = hold is None
+        if hold is not None:
+            if isinstance(self._lane, Lane):
+                self._lane.wait_below(0.0)
+            self._ticks.join(self._tick)
+
+    def _tick(self) -> bool:
+        """Read the socket; whether the next tick does so as well."""
+        hold = self._hold
+        if hold is None:
+            return False
+        if hold.pull() and self._mean_gap() < SLOW:
+            return True
+        self._hold = None
+        if isinstance(self._lane, Lane):
+            self._lane.wait_below(FAST)
+        hold.release()
+        return False
+
+    def _mean_gap(self) -> float:
+        lane, watch = self._lane, self._source.watch
+        is_on_lane = isinstance(lane, Lane) and watch is not None and watch.progress is lane
+        return lane.mean_gap if is_on_lane else self._pacer.state()[0]  # type: ignore[union-attr]
 
     def _near_end(self, events: list[Event]) -> None:
         """The end of the answer does not need the end of the connection, which some peers keep
@@ -236,6 +264,8 @@ class Reading:
                 self._lane = False
                 return
             self._lane = lane = Lane(self._source, decoder, way, self._pacer, self)
+            if self._hold is not None:
+                lane.wait_below(0.0)
         if self._over or self._ending:
             return
         lane.offer(data, events, MOST_RESPONSE_BYTES - self._total)

@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from tokenwire.events.model import Event, PartDelta
-from tokenwire.run.call.pacing import FAST, LARGE
+from tokenwire.run.call.pacing import LARGE
 from tokenwire.run.call.template import Template, is_text, is_written_so
 
 __all__ = ["Laned", "Place", "last_of", "payloads_in", "take_several"]
@@ -51,6 +51,7 @@ class Laned(Protocol):
     _room: int
     _start: float
     _template: Template | None
+    _wait_below: float
 
     @property
     def _account(self) -> _Account: ...
@@ -89,7 +90,7 @@ def take_several(lane: Laned, data: bytes, now: float) -> bool:
         lane._keep(data, place)
     if not lane._append(text, size, t, now, mean, quarters):
         return False
-    if mean < FAST:
+    if mean < lane._wait_below:
         lane._account.wait_for_tick()
     return True
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenwire.backoff import backoff
 from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
-from tokenwire.express import Diversion, Taken
+from tokenwire.express import Diversion, Hold, Taken
 from tokenwire.providers.base import Call, Decoder, Dialect, ResumableDecoder, Target
 from tokenwire.providers.http.client import PushStream
 from tokenwire.run.call.deadlines import Deadlines, Watch
@@ -84,9 +84,8 @@ class Source:
             return await push.read_express(take)
         return b"" if stream is None else await stream.read()
 
-    def hold(self) -> Callable[[], None] | None:
-        """Stop reading the socket until the returned function is called; None where the stream
-        does not support that."""
+    def hold(self) -> Hold | None:
+        """See `PushStream.hold`; None where the stream does not support that."""
         return self._push.hold() if self._push is not None else None
 
     @property
