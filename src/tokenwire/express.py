@@ -1,7 +1,7 @@
 """The express way: a plain delta from the provider to its readers in one turn of the event loop.
 
 While the tasks of a run and of its readers sleep, whoever brings bytes hands them on by plain
-function calls: bytes (`providers.http.connection.Response`) to events (`run.call.reading.Reading`),
+function calls: bytes (`providers.http.response.Response`) to events (`run.call.reading.Reading`),
 numbered and folded (`run.loop.Loop.take`), sealed and appended (`relay.produce.Producer.take`), a
 page for each reader (`relay.follow.Follower`), encoded and written (`server.edge.respond`). Each
 of these answers with one `Taken`.

@@ -16,8 +16,8 @@ from support.spine import run_async
 from tokenwire.errors import NetworkError, ProtocolError, ProviderError
 from tokenwire.providers.base import Call
 from tokenwire.providers.http.client import HttpClient
-from tokenwire.providers.http.connection import HIGH_WATER
 from tokenwire.providers.http.pool import Pool
+from tokenwire.providers.http.response import HIGH_WATER
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

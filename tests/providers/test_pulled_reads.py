@@ -16,8 +16,9 @@ import uvloop
 from support.tls import Authority
 from tokenwire.errors import NetworkError
 from tokenwire.express import YES
-from tokenwire.providers.http.connection import HIGH_WATER, MOST_PULLED, Connection
+from tokenwire.providers.http.connection import MOST_PULLED, Connection
 from tokenwire.providers.http.pool import Pool
+from tokenwire.providers.http.response import HIGH_WATER
 from tokenwire.run.call.lane import pull_in_python, twin
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"

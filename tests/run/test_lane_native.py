@@ -489,7 +489,7 @@ def test_a_reader_that_changes_all_while_it_is_written_to():
 @needs_twin
 @pytest.mark.parametrize(("bound", "waits"), [(10.0, True), (0.4, False), (0.0, False)])
 def test_a_fast_stream_waits_for_the_next_tick(bound, waits):
-    found = same(lambda lane: lane.wait_below(bound), READ)
+    found = same(lambda lane: setattr(lane, "_wait_below", bound), READ)
     assert found[0] is True
     assert ("tick" in found[1][0]) is waits
 

@@ -41,8 +41,8 @@ from tokenwire.errors import (
     TokenwireError,
     UnknownModelError,
 )
-from tokenwire.providers.http.connection import Response
 from tokenwire.providers.http.pool import Pool
+from tokenwire.providers.http.response import Response
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 
 __all__ = [

@@ -8,7 +8,7 @@ from tokenwire.client.origin import Origin, read_some, response_error, run_of_pa
 from tokenwire.client.reconnect import Patience
 from tokenwire.errors import NetworkError, ServerError, ServerUnavailableError
 from tokenwire.framing.sse import SSEDecoder
-from tokenwire.providers.http.connection import Response
+from tokenwire.providers.http.response import Response
 
 __all__ = ["Connection", "SSEConnection", "open_events", "open_sse"]
 

@@ -16,24 +16,21 @@ import select
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import httptools
 
 from tokenwire.errors import NetworkError, ProtocolError, ProviderError
-from tokenwire.express import YES, Diversion, Hold, Taken
+from tokenwire.express import Diversion
 from tokenwire.providers.http.heads import MOST_HEAD_BYTES, HeadReader
 from tokenwire.providers.http.proxy import Proxy
+from tokenwire.providers.http.response import Response
 
-__all__ = ["Connection", "Keeper", "Response", "Route"]
+__all__ = ["Connection", "Keeper", "Route"]
 
-#: Unread body at which the socket is no longer read, and at which it is read again.
-HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
-#: After the end marker of an answer: seconds and bytes in which its body may end, so that the
-#: connection can be used again.
+#: Seconds after the end marker of an answer in which its body may end, so that the connection can
+#: be used again.
 LINGER = 0.25
-MOST_REST_BYTES = 16 << 10
 #: Bytes of one read past the event loop.
 MOST_PULLED = 16 << 10
 #: Transports of plain sockets, which have no bytes of their own while they do not read.
@@ -64,170 +61,6 @@ class Keeper(Protocol):
 
 #: How servers write the head of a chunk.
 _CHUNK_HEADS = (b"%x\r\n", b"%X\r\n")
-
-
-class Response:
-    """One answer, from its head to its end: what `providers.http.ByteStream` promises."""
-
-    __slots__ = (
-        "_connection",
-        "_ended",
-        "_error",
-        "_lingering",
-        "_pieces",
-        "_settle",
-        "_size",
-        "_take",
-        "_waiter",
-        "headers",
-        "status",
-    )
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._ended = False
-        self._error: ProviderError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._take: Callable[[bytes], Taken] | None = None
-        self._settle = self._lingering = False
-
-    async def read(self) -> bytes:
-        """The bytes that have arrived, at least one; ``b""`` at the end."""
-        return await self.read_express(None) or b""
-
-    async def read_express(self, take: Callable[[bytes], Taken] | None) -> bytes | None:
-        """`read`, but pieces that arrive during the wait go to ``take`` first (which must not
-        raise; see `tokenwire.express`). ``SETTLE`` makes this return None, before anything that
-        arrives later and before an error."""
-        while True:
-            if self._pieces:
-                return self._drain()
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return b""
-            self._waiter, self._take = self._connection.loop.create_future(), take
-            try:
-                await self._waiter
-            finally:
-                self._connection.end_diversion()
-                self._waiter = self._take = None
-            if self._settle:
-                self._settle = False
-                return None
-
-    def _drain(self) -> bytes:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._size = 0
-        self._connection.resume()
-        return data
-
-    @property
-    def proxy(self) -> Proxy | None:
-        """The proxy that forwarded the request, and could read it; None over a tunnel."""
-        return self._connection.forwarder
-
-    @property
-    def hungry(self) -> bool:
-        """Whether there is room for more."""
-        return self._size <= HIGH_WATER
-
-    def abort(self, error: ProviderError) -> None:
-        """Close the connection now; a pending or the next `read` raises ``error``."""
-        if self._error is None:
-            self._error = error
-        self._pieces.clear()
-        self._size = 0
-        self._connection.abort()
-        self.wake()
-
-    def hold(self) -> Hold:
-        """See `providers.http.client.PushStream`."""
-        self._connection.hold()
-        return Hold(self._connection.pull, self._go_on)
-
-    def _go_on(self) -> None:
-        if self._connection.has(self):
-            self._connection.go_on()
-
-    def divert(self, lane: Diversion, body: bytes) -> bytes | None:
-        """See `providers.http.client.PushStream`."""
-        waiter = self._waiter
-        if waiter is None or waiter.done() or self._error is not None or self._ended:
-            return None
-        return self._connection.divert(lane, self._pieces, body)
-
-    def settle(self) -> None:
-        """End the diversion; a waiting `read_express` returns None."""
-        self._settle = True
-        self.wake()
-
-    async def aclose(self) -> None:
-        """Release the connection; before the end of the body this closes it."""
-        self._connection.release(reusable=self._ended and self._error is None)
-        # It was raised here, so that its traceback has this response.
-        self._ended, self._error = True, None
-
-    def linger(self) -> None:
-        """Release the connection, now or when the body ends within `LINGER` seconds and
-        `MOST_REST_BYTES`; otherwise it is closed."""
-        if self._ended or self._error is not None:
-            self._connection.release(reusable=self._error is None)
-            return
-        self._lingering, self._size = True, 0
-        self._pieces.clear()
-        self._connection.linger()
-
-    # --- from the connection -------------------------------------------------------------------
-
-    def arrived(self) -> None:
-        """Hand new pieces to the reader's ``take``, or wake the reader."""
-        waiter = self._waiter
-        if waiter is None or waiter.done() or not self._pieces:
-            return
-        if self._take is not None and self._error is None:
-            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            outcome = self._take(data)
-            if outcome:
-                self._pieces.clear()
-                self._size = 0
-                self._connection.resume()
-                if outcome is YES:
-                    return
-                self._settle = True
-        waiter.set_result(None)
-
-    def body(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._lingering:
-            if self._size > MOST_REST_BYTES:
-                self._connection.abort()
-            return
-        self._pieces.append(data)
-        if self._size > HIGH_WATER:
-            self._connection.pause()
-
-    def end(self) -> None:
-        self._ended = True
-        if self._lingering:
-            self._connection.release(reusable=True)
-        self.wake()
-
-    def fail(self, error: ProviderError) -> None:
-        if not self._ended and self._error is None:
-            self._error = error
-        self.wake()
-
-    def wake(self) -> None:
-        self._connection.end_diversion()
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
 
 class Connection(asyncio.Protocol):

@@ -15,8 +15,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from tokenwire.errors import NetworkError, ProtocolError
 from tokenwire.providers.http.connect import open_socket, open_tunnel
-from tokenwire.providers.http.connection import Connection, Response, Route
+from tokenwire.providers.http.connection import Connection, Route
 from tokenwire.providers.http.proxy import Proxies
+from tokenwire.providers.http.response import Response
 from tokenwire.providers.http.sessions import Sessions
 
 __all__ = ["KEEP_IDLE", "Pool"]

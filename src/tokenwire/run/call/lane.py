@@ -257,15 +257,6 @@ class Lane(_Base):
         """See `Progress`."""
         return self._now
 
-    @property
-    def mean_gap(self) -> float:
-        """Seconds between two deltas, about, while the lane has them."""
-        return self._mean
-
-    def wait_below(self, seconds: float) -> None:
-        """Where the mean gap falls below ``seconds``, wait for the next tick."""
-        self._wait_below = seconds
-
     # --- learning ------------------------------------------------------------------------------
 
     def offer(self, body: bytes, events: list[Event], room: int) -> None:

@@ -192,7 +192,7 @@ class Reading:
         self._waits = hold is None
         if hold is not None:
             if isinstance(self._lane, Lane):
-                self._lane.wait_below(0.0)
+                self._lane._wait_below = 0.0
             self._ticks.join(self._tick)
 
     def _tick(self) -> bool:
@@ -204,14 +204,14 @@ class Reading:
             return True
         self._hold = None
         if isinstance(self._lane, Lane):
-            self._lane.wait_below(FAST)
+            self._lane._wait_below = FAST
         hold.release()
         return False
 
     def _mean_gap(self) -> float:
         lane, watch = self._lane, self._source.watch
         is_on_lane = isinstance(lane, Lane) and watch is not None and watch.progress is lane
-        return lane.mean_gap if is_on_lane else self._pacer.state()[0]  # type: ignore[union-attr]
+        return lane._mean if is_on_lane else self._pacer.state()[0]  # type: ignore[union-attr]
 
     def _near_end(self, events: list[Event]) -> None:
         """The end of the answer does not need the end of the connection, which some peers keep
@@ -265,7 +265,7 @@ class Reading:
                 return
             self._lane = lane = Lane(self._source, decoder, way, self._pacer, self)
             if self._hold is not None:
-                lane.wait_below(0.0)
+                lane._wait_below = 0.0
         if self._over or self._ending:
             return
         lane.offer(data, events, MOST_RESPONSE_BYTES - self._total)

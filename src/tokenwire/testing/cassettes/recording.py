@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenwire.errors import NetworkError, ProtocolError
-from tokenwire.providers.http.connection import Response
 from tokenwire.providers.http.pool import Pool
+from tokenwire.providers.http.response import Response
 from tokenwire.simulator.http import Exchange as Client
 from tokenwire.simulator.http import HttpRequest
 from tokenwire.testing.cassettes.file import Body, Chunk, Exchange
