@@ -37,7 +37,7 @@ MOST_LANDED = 64
 STALL_SECONDS = 1.0
 
 #: Records of the last group from which on the next one begins so many seconds after it.
-PACES = ((64, 0.004), (16, 0.003), (4, 0.001))
+PACES = ((100, 0.010), (48, 0.006), (16, 0.003), (4, 0.001))
 
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import time
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 from tokenwire.errors import (
     CursorError,
@@ -82,10 +83,24 @@ def describe(connection: sqlite3.Connection, journal: Journal, name: str) -> Log
     )
 
 
+#: Seconds for which a look of this process's writer for commits of others is new enough; and after
+#: which this looks all the same.
+NEW_SECONDS = 0.015
+LOOK_SECONDS = 0.1
+
+
+class Looks(Protocol):
+    """When this process's writer looked for commits of others, and how often there were some."""
+
+    looked: float
+    foreign: int
+
+
 class Reader:
-    """Lives in the read thread. ``changed`` hears which name hashes other processes touched, and
-    what they appended to logs for which ``is_wanted``; None in place of the hashes means "any":
-    then every reader has to look."""
+    """Lives in the read thread. ``writer``, if it looks for commits of others as well, saves looks
+    here. ``changed`` hears which name hashes other processes touched, and what they appended to
+    logs for which ``is_wanted``; None in place of the hashes means "any": then every reader has to
+    look."""
 
     def __init__(
         self,
@@ -95,6 +110,7 @@ class Reader:
         identity: str,
         is_wanted: Callable[[str], bool],
         changed: Callable[[set[int] | None, list[Heard]], None],
+        writer: Looks | None = None,
     ) -> None:
         self._path = path
         self._identity = identity
@@ -102,6 +118,9 @@ class Reader:
         self._changed = changed
         self._connection = connect()
         self._version = -1
+        self._writer = writer
+        #: When a poll looked itself, and what the writer had counted then.
+        self._looked, self._foreign = 0.0, 0
         self._names: dict[int, str | None] = {}
         self._journal = Journal()
         self._journal.catch_up(self._connection)
@@ -140,6 +159,8 @@ class Reader:
 
     def poll(self) -> None:
         """Look for commits of other processes; costs microseconds when there were none."""
+        if self._is_seen_to():
+            return
         try:
             version = self._connection.execute("PRAGMA data_version").fetchone()[0]
             if version == self._version:
@@ -152,6 +173,21 @@ class Reader:
                 self._connection.execute("COMMIT")
         except (sqlite3.Error, LogError):
             self._changed(None, [])  # let the readers find out what is wrong, by name
+
+    def _is_seen_to(self) -> bool:
+        """Whether the writer has looked, and saw nothing of others that this has not looked for."""
+        writer, now = self._writer, time.monotonic()
+        if writer is None:
+            return False
+        foreign = writer.foreign
+        if (
+            foreign == self._foreign
+            and now < writer.looked + NEW_SECONDS
+            and now < self._looked + LOOK_SECONDS
+        ):
+            return True
+        self._looked, self._foreign = now, foreign
+        return False
 
     def _begin(self) -> None:
         if self._connection.in_transaction:  # an earlier COMMIT failed

@@ -142,6 +142,7 @@ class SQLiteStore:
                 identity=self._writer.identity,
                 is_wanted=self._tails.__contains__,
                 changed=self._foreign,
+                writer=self._writer,
             )
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:

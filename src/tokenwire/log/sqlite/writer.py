@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -101,6 +102,9 @@ class Writer(Acts):
         self._journal = Journal()
         self._heads = Heads(self._journal)
         self._pager = Pager(self._journal, self._heads)
+        #: When this looked for commits of other processes (`time.monotonic`), and how often there
+        #: were some.
+        self.looked, self.foreign = 0.0, 0
         #: Set before the first `Maintenance` is submitted; until then nobody looks for one.
         self.has_maintenance = False
         #: The records of this transaction that are in no row yet, and their entries.
@@ -241,13 +245,16 @@ class Writer(Acts):
                 f" (schema {version}) while it was open; upgrade tokenwire and restart the server"
             )
         commits = self._journal.catch_up(self._connection)
+        self.looked = time.monotonic()
         if commits is None:
+            self.foreign += 1
             self._heads.clear()
             self._pager.clear()
             return
         changed: set[int] = set()
         for commit in commits:
             if commit.writer != self.identity:
+                self.foreign += 1
                 changed.update(unpack(commit.hashes))
                 for sid in commit.row.lasts:
                     self._heads.forget_number(sid)
