@@ -163,7 +163,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def probed(model: int, tree: Path, *, traced: bool = False, keeps: bool = False) -> Iterator[Server]:
+def probed(
+    model: int, tree: Path, *, traced: bool = False, keeps: bool = False
+) -> Iterator[Server]:
     """A server of ``tree``. ``traced``: it counts bytes by line; ``keeps``: its runs go on without
     readers."""
     port = free_port()
@@ -316,10 +318,12 @@ async def what(streams: int, tree: Path, most: int) -> None:
         for reader in readers:
             reader.transport.abort()
     for title, key, unit in (("bytes by line", "lines", 1), ("objects by type", "types", 1)):
-        grown = Counter({
-            name: (size - first[key].get(name, 0)) / streams / unit
-            for name, size in second[key].items()
-        })
+        grown = Counter(
+            {
+                name: (size - first[key].get(name, 0)) / streams / unit
+                for name, size in second[key].items()
+            }
+        )
         print(f"{title}: {sum(grown.values()):.0f} a stream")
         if key == "lines":
             files: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from tokenwire.errors import CursorError, TokenwireError
 from tokenwire.events.codec import AnyEvent, decode
@@ -25,7 +26,7 @@ from tokenwire.relay.record import (
     parse_cursor,
 )
 
-__all__ = ["Batch", "Follower", "open_follower"]
+__all__ = ["WAITS", "Batch", "Follower", "Sleeper", "open_follower"]
 
 
 #: Called once when a follower is closed; True when its reader is about to come back.
@@ -58,6 +59,22 @@ class Batch:
     def events(self) -> list[tuple[str, AnyEvent]]:
         """``[(cursor, event), ...]``"""
         return [(cursor, decode(data)) for cursor, data in self.items()]
+
+
+#: What `Follower.next` returns in place of waiting.
+WAITS = Batch(0, [])
+
+
+class Sleeper(Protocol):
+    """Who waits for a follower without a task; a future is one, too."""
+
+    def done(self) -> bool:
+        """Whether it was woken."""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """Wake it."""
+        ...
 
 
 class Follower(Reader):
@@ -107,7 +124,7 @@ class Follower(Reader):
         self._dirty = True
         self._poked = False
         self._ended = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Sleeper | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] | None = log.subscribe(run, self._wake, take=self)
         self._closed = closed
@@ -170,9 +187,27 @@ class Follower(Reader):
         self._take, self._take_one = take, one
         self._port = port
 
-    async def next(self) -> Batch | None:
-        """The next records; waits for them; None after the last record of an ended run. An empty
-        batch means a `poke`, or a ``SETTLE`` of the express way."""
+    def sleep(self, sleeper: Sleeper) -> bool:
+        """Wake ``sleeper`` once, when `next` has something to return; the express way goes on
+        meanwhile. False where it has something now."""
+        if self._has_news():
+            return False
+        self._wait_by(sleeper)
+        return True
+
+    def _has_news(self) -> bool:
+        is_closed = self._ended or self._unsubscribe is None
+        return self._failure is not None or self._poked or self._dirty or is_closed
+
+    def _wait_by(self, waiter: Sleeper) -> None:
+        self._waiter, self.port = waiter, self._port
+        if self._port is not None:
+            self._port.fd = -1  # the task may have written in this turn
+
+    async def next(self, *, waits: bool = True) -> Batch | None:
+        """The next records; waits for them, or returns `WAITS`; None after the last record of an
+        ended run. An empty batch means a `poke`, or a ``SETTLE`` of the express way."""
+        self._waiter = self.port = None
         while True:
             if self._failure is not None:
                 failure, self._failure = self._failure, self._barred
@@ -197,13 +232,14 @@ class Follower(Reader):
                     self.advance(page)
                     return batch
                 continue
+            if not waits:
+                return WAITS
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()  # a system call, so once
-            self._waiter, self.port = self._loop.create_future(), self._port
-            if self._port is not None:
-                self._port.fd = -1  # the task may have written in this turn
+            waiter = self._loop.create_future()
+            self._wait_by(waiter)
             try:
-                await self._waiter
+                await waiter
             finally:
                 self._waiter = self.port = None
 

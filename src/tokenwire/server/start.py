@@ -193,7 +193,7 @@ def server_for(app: App) -> Server:
     bound: dict[str, Any] = {"watch": watch}
     config = uvicorn.Config(
         app,
-        http=type("BoundProtocol", (GuardedProtocol,), bound),
+        http=type("BoundProtocol", (GuardedProtocol,), {**bound, "__slots__": ()}),
         ws=type("BoundWebSocket", (GuardedWebSocket,), bound),
         loop="auto",
         lifespan="on",

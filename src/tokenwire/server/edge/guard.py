@@ -12,7 +12,8 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jiter
@@ -161,9 +162,12 @@ class Guard:
             response.status_code = statuses.get(response.status_code, response.status_code)
             await response(scope, receive, dressed)
         finally:
-            account.close()
-            transport.forget()
-            self._done(scope, info, time.perf_counter() - began_at)
+            if transport.rest is None:
+                account.close()
+                transport.forget()
+                self._done(scope, info)(time.perf_counter() - began_at)
+            else:
+                transport.when_over = _later(account, self._done(scope, info), began_at)
 
     def _dressed(
         self, scope: Scope, info: RequestInfo, metered: MeteredSend, account: Account
@@ -343,19 +347,34 @@ class Guard:
             info.json = parse_json(info.body, self.state.settings.json_depth)
         return _replay(info, receive)
 
-    def _done(self, scope: Scope, info: RequestInfo, seconds: float) -> None:
+    def _done(self, scope: Scope, info: RequestInfo) -> Callable[[float], None]:
+        """What reports the request, given its seconds; it holds nothing else of it."""
         route = getattr(scope.get("route"), "path", None) or "other"
-        report(RequestDone(scope["method"], route, info.status, seconds))
+        path: bytes | None = None
         if self.state.settings.access_log:
-            path = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
-            _access.info(
-                "%s %s %d %.0f ms %s",
-                scope["method"],
-                path.split(b"?")[0].decode("ascii", "backslashreplace")[:200],
-                info.status,
-                seconds * 1000,
-                info.id,
-            )
+            whole: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
+            path = whole.split(b"?")[0]
+        return partial(_report, scope["method"], route, path, info.status, info.id)
+
+
+def _report(
+    method: str, route: str, path: bytes | None, status: int, request_id: str, seconds: float
+) -> None:
+    """Count a request, and write its line of the access log where it has a ``path``."""
+    report(RequestDone(method, route, status, seconds))
+    if path is not None:
+        text = path.decode("ascii", "backslashreplace")[:200]
+        _access.info("%s %s %d %.0f ms %s", method, text, status, seconds * 1000, request_id)
+
+
+def _later(account: Account, done: Callable[[float], None], began_at: float) -> Callable[[], None]:
+    """What ends a request whose response goes on."""
+
+    def over() -> None:
+        account.close()
+        done(time.perf_counter() - began_at)
+
+    return over
 
 
 async def _refused(scope: Scope, receive: Receive, send: Send) -> bool:

@@ -6,16 +6,16 @@ Always true: on any other ASGI server every field is None, and the application w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Scope, Send
 
 from tokenwire.express import Port
 from tokenwire.server.budget import Account
 
-__all__ = ["ResponseBody", "Transport", "transport_of"]
+__all__ = ["ResponseBody", "Rest", "Transport", "transport_of"]
 
 _KEY = "tokenwire.transport"
 
@@ -39,6 +39,19 @@ class ResponseBody(Protocol):
     def hold(self) -> None:
         """Let what is written from now on, however it is, leave together a moment later: a few
         turns of the event loop, or with the end of the response."""
+        ...
+
+
+class Rest(Protocol):
+    """What is left of a response when ASGI's call returns."""
+
+    def go_on(
+        self,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        over: Callable[[BaseException | None], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Go on from here. ``spawn`` starts a task of the connection; ``over`` is awaited once, at
+        the end, with what failed."""
         ...
 
 
@@ -66,12 +79,37 @@ class Transport:
     give_up: Callable[[int, str], None] | None = None
     #: Accept WebSocket messages of up to so many bytes.
     accept_up_to: Callable[[int], None] | None = None
+    #: Whether a response may go on when ASGI's call has returned, by its `rest`.
+    takes_rest: bool = False
+    rest: Rest | None = None
+    #: Called when a response that went on is over, in place of what follows ASGI's call.
+    when_over: Callable[[], None] | None = None
+    #: The peer has gone; who is called then.
+    is_gone: bool = False
+    on_gone: Callable[[], None] | None = None
+
+    def is_received(self) -> bool:
+        """Whether all of the request is here."""
+        return self.unread is not None and not self.unread()
+
+    def watch(self, on_gone: Callable[[], None]) -> None:
+        """Call ``on_gone`` once, when the peer has gone."""
+        self.on_gone = on_gone
+        if self.is_gone:
+            on_gone()
+
+    def lost(self) -> None:
+        """The peer has gone."""
+        self.is_gone = True
+        if self.on_gone is not None:
+            self.on_gone()
 
     def forget(self) -> None:
         """The request is over: let go of the connection, which has this in its scope. Such cycles
         would wait for the collector, as many as there were requests."""
         self.send = self.unsent = self.unread = self.rename = self.abort = None
         self.body = self.give_up = self.accept_up_to = self.account = None
+        self.rest = self.when_over = self.on_gone = None
 
     async def drop(self) -> None:
         """Drop the connection of a peer that does not read. Another server closes it by itself

@@ -7,18 +7,26 @@ the connection limits is closed on time; keeping watch costs no timer a connecti
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tokenwire.server.edge.connection.body import ChunkedBody, socket_of
+from tokenwire.server.edge.connection.light import (
+    NOBODY_WAITS,
+    SPENT_SCOPE,
+    Flow,
+    Pipeline,
+)
 from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
 from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.edge.limits import network_of
-from tokenwire.server.edge.transport import transport_of
+from tokenwire.server.edge.transport import Transport, transport_of
 
 __all__ = ["GuardedProtocol"]
 
@@ -37,11 +45,32 @@ class GuardedProtocol(HttpToolsProtocol):
     It stands still while the server itself does not read, or still writes the answer before.
     """
 
+    #: uvicorn's own attributes are in a dictionary whose keys all connections share, as long as
+    #: there are fewer than thirty.
+    __slots__ = (
+        "_address",
+        "_body_bytes",
+        "_checked_at",
+        "_chunks",
+        "_cycles",
+        "_fd",
+        "_header_bytes",
+        "_in_headers",
+        "_message_bytes",
+        "_owns",
+        "_progress",
+        "_refused",
+        "_trailer_bytes",
+        "_until",
+        "account",
+    )
+
     watch: ClassVar[Watch]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection; the clock for its headers starts."""
         super().connection_made(transport)
+        self.flow, self.pipeline = Flow(transport), Pipeline()  # type: ignore[assignment]
         settings = self.watch.settings
         now = self.loop.time()
         self._address = self.client[0] if self.client else ""
@@ -56,7 +85,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._progress = Progress(now)
         self._fd = socket_of(transport)
         self._refused = False
+        #: The requests that are not answered yet, and what the application has of each.
         self._cycles: list[RequestResponseCycle] = []
+        self._owns: list[Transport] = []
         if not self.watch.enter(self, self._address):
             self._refuse(503, "too many connections")
 
@@ -69,7 +100,11 @@ class GuardedProtocol(HttpToolsProtocol):
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+        owns = list(self._owns)
         self._cycles.clear()
+        self._owns.clear()
+        for own in owns:
+            own.lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -94,6 +129,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if not self.parser:  # it was let go while an answer went on
+            self.parser = _parser_of(self)
         while data:
             try:
                 self.parser.feed_data(data)
@@ -128,8 +165,7 @@ class GuardedProtocol(HttpToolsProtocol):
                     head.append(b"connection: " + b", ".join(options))
             elif name != b"upgrade":
                 head.append(b"%b: %b" % (name, value))
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser = _parser_of(self)
         return b"\r\n".join(head) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
@@ -182,11 +218,66 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         super().on_headers_complete()
         cycle = self.cycle
-        self._cycles = [c for c in self._cycles if not c.response_complete]
-        self._cycles.append(cycle)
         own = transport_of(cast(dict[str, Any], self.scope))
         own.body = ChunkedBody(cycle, self.loop, self._fd)
         own.unread = lambda: cycle.more_body
+        own.takes_rest = True
+        self._forget_answered()
+        self._cycles.append(cycle)
+        self._owns.append(own)
+
+    def _forget_answered(self) -> None:
+        pairs = zip(self._cycles, self._owns, strict=True)
+        pairs = [pair for pair in pairs if not pair[0].response_complete]
+        self._cycles, self._owns = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        own = transport_of(cast(dict[str, Any], cycle.scope))
+        context = copy_context()
+        self._spawn(self._answer(cycle, app, own, context), context)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], context: Context) -> None:
+        task = self.loop.create_task(work, context=context)
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    async def _answer(
+        self, cycle: RequestResponseCycle, app: Any, own: Transport, context: Context
+    ) -> None:
+        """Run the application; what is left of its response afterwards goes on without it."""
+        failure: BaseException | None = None
+        try:
+            await app(cycle.scope, cycle.receive, cycle.send)
+        except BaseException as error:
+            failure = error
+        rest = own.rest
+        if rest is None:
+            await _end(cycle, failure)
+            return
+        self._let_go(cycle, own)
+        rest.go_on(
+            lambda work: self._spawn(work, context),
+            partial(self._over, cycle, own),
+        )
+
+    async def _over(
+        self, cycle: RequestResponseCycle, own: Transport, failure: BaseException | None
+    ) -> None:
+        """A response that went on is over."""
+        if own.when_over is not None:
+            own.when_over()
+        own.forget()
+        await _end(cycle, failure)
+
+    def _let_go(self, cycle: RequestResponseCycle, own: Transport) -> None:
+        """Drop what only the request needed."""
+        own.unread = own.rename = None
+        if self.scope is cycle.scope:
+            self.scope = self.headers = None  # type: ignore[assignment]
+            # Between two messages of a connection that is kept, a parser knows nothing.
+            if not self._until and cycle.keep_alive and not self._refused:
+                self.parser = cast(Any, None)
+        cycle.scope, cycle.message_event = SPENT_SCOPE, NOBODY_WAITS
 
     def on_body(self, body: bytes) -> None:
         """Part of a body, unless the request was refused."""
@@ -234,8 +325,7 @@ class GuardedProtocol(HttpToolsProtocol):
             body.port.is_open = False
 
     def _bodies(self) -> list[ChunkedBody]:
-        bodies = [transport_of(cast(dict[str, Any], cycle.scope)).body for cycle in self._cycles]
-        return [body for body in bodies if isinstance(body, ChunkedBody)]
+        return [own.body for own in self._owns if isinstance(own.body, ChunkedBody)]
 
     def resume_writing(self) -> None:
         """It reads again."""
@@ -275,8 +365,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         stuck = self._progress.stuck(self.transport.get_write_buffer_size(), now)
         if stuck > self.watch.settings.write_deadline:
-            for cycle in self._cycles:
-                transport_of(cast(dict[str, Any], cycle.scope)).is_slow = True
+            for own in self._owns:
+                own.is_slow = True
             self.drop()
 
     def _late(self) -> None:
@@ -307,7 +397,9 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle.more_body = False
             cycle.message_event.set()
         elif cycle is not None:  # it waits behind others, and cannot become whole any more
-            self.pipeline = deque(item for item in self.pipeline if item[0] is not cycle)
+            waiting = [item for item in self.pipeline if item[0] is not cycle]
+            self.pipeline = Pipeline(waiting)  # type: ignore[assignment]
+            self._owns.pop(self._cycles.index(cycle))
             self._cycles.remove(cycle)
         unanswered = [cycle for cycle in self._cycles if not cycle.response_complete]
         if unanswered:
@@ -338,6 +430,22 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self.transport.write(refusal(status, message))
         self.transport.close()
+
+
+def _parser_of(protocol: GuardedProtocol) -> Any:
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
+
+
+async def _end(cycle: RequestResponseCycle, failure: BaseException | None) -> None:
+    """What uvicorn does when an application has returned, or failed."""
+
+    async def ended(scope: Any, receive: Any, send: Any) -> None:
+        if failure is not None:
+            raise failure
+
+    await cycle.run_asgi(ended)
 
 
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:

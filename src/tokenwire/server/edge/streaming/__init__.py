@@ -1,0 +1,1 @@
+"""One reader's stream between the log and the socket."""
