@@ -12,7 +12,7 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Set
-from typing import Any
+from typing import Any, cast
 
 from tokenwire.errors import (
     ConflictError,
@@ -75,7 +75,7 @@ class MemoryStore:
         self._keys: dict[str, tuple[str, str]] = {}
         self._threads: dict[str, Conversation] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
-        self._wakes = Wakes()
+        self._wakes = Wakes(self._forget_takers)
 
     def retain(self, seconds: float) -> None:
         """Nothing ends here by itself; `expire` erases."""
@@ -262,13 +262,7 @@ class MemoryStore:
         self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
     ) -> Callable[[], None]:
         end = self._wakes.subscribe(log, wake, appends=appends, take=take)
-
-        def unsubscribe() -> None:
-            end()
-            self._forget_takers(log)
-
-        self._forget_takers(log)
-        return unsubscribe
+        return cast("Callable[[], None]", end)
 
     def _forget_takers(self, log: str) -> None:
         entry = self._open.get(log)

@@ -18,10 +18,25 @@ __all__ = ["Wakes"]
 Growth = tuple[Wake, Take | None]
 
 
-class Wakes:
-    """Subscriptions: to all that happens to a log, or to all but the appends made here."""
+class _Subscription:
+    """The call that ends a subscription: there are two for each open stream, and a function with
+    what it refers to takes three times as much."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_log", "_number", "_wakes")
+
+    def __init__(self, wakes: Wakes, log: str, number: int) -> None:
+        self._wakes, self._log, self._number = wakes, log, number
+
+    def __call__(self) -> bool:
+        return self._wakes.unsubscribe(self._log, self._number)
+
+
+class Wakes:
+    """Subscriptions: to all that happens to a log, or to all but the appends made here.
+    ``changed``: told the log when one begins or ends."""
+
+    def __init__(self, changed: Callable[[str], None] | None = None) -> None:
+        self._changed = changed
         self._all: dict[str, dict[int, Wake]] = {}
         #: Those of `_all` who want to hear of our own appends: at every token, so kept apart.
         self._growth: dict[str, dict[int, Growth]] = {}
@@ -45,17 +60,22 @@ class Wakes:
         self._all.setdefault(log, {})[number] = wake
         if appends:
             self._growth.setdefault(log, {})[number] = wake, take
+        if self._changed is not None:
+            self._changed(log)
 
-        def unsubscribe() -> bool:
-            was_there = log in self._all
-            kinds: tuple[dict[str, dict[int, Any]], ...] = (self._all, self._growth)
-            for kind in kinds:
-                wakes = kind.get(log)
-                if wakes is not None and wakes.pop(number, None) is not None and not wakes:
-                    del kind[log]
-            return was_there and log not in self._all
+        return _Subscription(self, log, number)
 
-        return unsubscribe
+    def unsubscribe(self, log: str, number: int) -> bool:
+        """End a subscription; whether it was the log's last."""
+        was_there = log in self._all
+        kinds: tuple[dict[str, dict[int, Any]], ...] = (self._all, self._growth)
+        for kind in kinds:
+            wakes = kind.get(log)
+            if wakes is not None and wakes.pop(number, None) is not None and not wakes:
+                del kind[log]
+        if self._changed is not None:
+            self._changed(log)
+        return was_there and log not in self._all
 
     def growth(self, log: str) -> tuple[Growth, ...]:
         """The subscriptions to appends of this process."""

@@ -53,6 +53,32 @@ _TURN_SECONDS = 5.0
 class OwnedRun:
     """One run's task, inbox and producer."""
 
+    __slots__ = (
+        "_checking",
+        "_delivered",
+        "_ended",
+        "_failed",
+        "_first",
+        "_index",
+        "_is_new",
+        "_listed_changes",
+        "_listing",
+        "_pending",
+        "_seen_commands",
+        "_store",
+        "_tasks",
+        "_unsubscribe",
+        "_waiting_since",
+        "_waits",
+        "has_expired",
+        "inbox",
+        "look",
+        "loop",
+        "producer",
+        "run",
+        "task",
+    )
+
     def __init__(
         self,
         store: Store,
@@ -88,7 +114,7 @@ class OwnedRun:
         #: Monotonic seconds at which the loop was given a command last.
         self._delivered = -math.inf
         self._checking = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] | None = None
         self._unsubscribe = store.subscribe(self.run, self._woken, appends=False)
         self.task = asyncio.create_task(self._work(), name=f"run {self.run}")
         # Not in a `finally` of the work: a task that is cancelled before its first turn has none.
@@ -186,8 +212,9 @@ class OwnedRun:
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks = self._tasks = set() if self._tasks is None else self._tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def stop(self) -> None:
         """End the task without ending the run: another worker may resume it."""

@@ -11,7 +11,6 @@ and never while it has one.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -31,6 +30,38 @@ ON_DISCONNECT = re.compile(r"continue|stop|stop:[0-9]{1,5}")
 Watching = Callable[[Follower], Awaitable[Callable[[], None]]]
 
 
+class _Listening:
+    """One who is to hear of a run's failure; called, it hears of none."""
+
+    __slots__ = ("_readers", "_run", "fail")
+
+    def __init__(self, readers: Readers, run: str, fail: Callable[[Exception], None]) -> None:
+        self._readers, self._run, self.fail = readers, run, fail
+
+    def __call__(self) -> None:
+        self._readers.deafen(self._run, self)
+
+
+class _Leaving:
+    """What ends with a follower: called once, with whether its reader is about to come back."""
+
+    __slots__ = ("_ends", "_readers", "_run")
+
+    def __init__(self, readers: Readers | None, run: str) -> None:
+        self._readers, self._run = readers, run
+        self._ends: tuple[Callable[[], None], ...] = ()
+
+    def add(self, end: Callable[[], None]) -> None:
+        """Call ``end`` as well."""
+        self._ends = (*self._ends, end)
+
+    def __call__(self, returning: bool) -> None:
+        for end in self._ends:
+            end()
+        if self._readers is not None:
+            self._readers.leave(self._run, returning=returning)
+
+
 class Readers:
     """Counts readers by run, and applies the policy of each run that this process owns."""
 
@@ -40,27 +71,26 @@ class Readers:
         self._reading: Counter[str] = Counter()
         self._owned: dict[str, tuple[str, Callable[[Control], None]]] = {}
         self._stops: dict[str, asyncio.TimerHandle] = {}
-        self._listeners: dict[str, dict[int, Callable[[Exception], None]]] = {}
-        self._numbers = itertools.count()
+        self._listeners: dict[str, dict[_Listening, None]] = {}
 
     def listen(self, run: str, fail: Callable[[Exception], None]) -> Callable[[], None]:
         """Call ``fail`` when the run fails here without an end in its log; returns the call that
         ends this."""
-        number = next(self._numbers)
-        self._listeners.setdefault(run, {})[number] = fail
+        listening = _Listening(self, run, fail)
+        self._listeners.setdefault(run, {})[listening] = None
+        return listening
 
-        def end() -> None:
-            listeners = self._listeners.get(run, {})
-            listeners.pop(number, None)
-            if not listeners:
-                self._listeners.pop(run, None)
-
-        return end
+    def deafen(self, run: str, listening: _Listening) -> None:
+        """End what `listen` began."""
+        listeners = self._listeners.get(run, {})
+        listeners.pop(listening, None)
+        if not listeners:
+            self._listeners.pop(run, None)
 
     def fail(self, run: str, error: Exception) -> None:
         """Tell everybody who reads ``run`` here: nothing that the log has would tell them."""
-        for fail in list(self._listeners.get(run, {}).values()):
-            fail(error)
+        for listening in list(self._listeners.get(run, {})):
+            listening.fail(error)
 
     def own(self, run: str, policy: str, stop: Callable[[Control], None]) -> None:
         """Call ``stop`` when the last reader of ``run`` leaves, according to ``policy`` (one of
@@ -116,22 +146,15 @@ async def follow(
     """A follower of a run of whoever asks, who was checked before, after the cursor ``after``.
     ``watch``: bars it when its right to read ends, and returns the call that ends this; the rest as
     in `tokenwire.relay.runs.Runs.follow`."""
-    ends: list[Callable[[], None]] = []
     if is_reader:
         readers.join(run)
-
-    def leave(returning: bool) -> None:
-        for end in ends:
-            end()
-        if is_reader:
-            readers.leave(run, returning=returning)
-
+    leave = _Leaving(readers if is_reader else None, run)
     follower = None
     try:
         follower = await open_follower(store, run, after, closed=leave)
-        ends.append(readers.listen(run, follower.fail))
+        leave.add(readers.listen(run, follower.fail))
         if watch is not None:
-            ends.append(await watch(follower))
+            leave.add(await watch(follower))
     except BaseException:
         leave(returning=False) if follower is None else follower.close()
         raise

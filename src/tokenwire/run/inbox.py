@@ -19,6 +19,16 @@ Command = Control | ApprovalAnswer | ToolResult | ToolError
 class Inbox:
     """One run's commands. Belongs to one event loop."""
 
+    __slots__ = (
+        "_hooks",
+        "_next_hook",
+        "_waiter",
+        "_waiting",
+        "cancelled",
+        "steers",
+        "stopped",
+    )
+
     def __init__(self) -> None:
         #: The cancel command, once there is one.
         self.cancelled: Control | None = None

@@ -7,7 +7,7 @@ a tool call carries the answer itself; the last step must answer.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -61,12 +61,13 @@ def stop_rule(
     )
 
 
-def earlier_calls(request: Request) -> set[str]:
+def earlier_calls(request: Request) -> Collection[str]:
     """The ids of calls that the conversation has before the run begins."""
-    return {p.call_id for m in request.messages for p in m.parts if isinstance(p, ToolCallPart)}
+    calls = {p.call_id for m in request.messages for p in m.parts if isinstance(p, ToolCallPart)}
+    return calls or ()
 
 
-def own_call_id(event: ToolCallStart | PartAttr, fold: Fold, earlier: set[str]) -> None:
+def own_call_id(event: ToolCallStart | PartAttr, fold: Fold, earlier: Collection[str]) -> None:
     """Make the call id of ``event`` unique within the run so far (``fold``) and its conversation
     (``earlier``), in the log and in later requests: some servers number their calls from the start
     in each answer."""
@@ -79,7 +80,7 @@ def own_call_id(event: ToolCallStart | PartAttr, fold: Fold, earlier: set[str]) 
         for number, part in fold.parts.items()
         if part.kind == "tool-call" and number != event.part
     }
-    used_ids |= earlier
+    used_ids |= set(earlier)
     if not call_id or call_id not in used_ids:
         return
     count = 2

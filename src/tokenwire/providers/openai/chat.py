@@ -84,7 +84,7 @@ class ChatDecoder(PayloadDecoder):
         self._started = False
         #: Counts that a server repeats with every chunk; the last ones count.
         self._latest_usage: Usage | None = None
-        self._cited: set[str] = set()
+        self._cited: set[str] | None = None
         self._filters: dict[int, Any] = {}
 
     # --- the fast way --------------------------------------------------------------------------
@@ -400,8 +400,9 @@ class ChatDecoder(PayloadDecoder):
         for source in items(value.get("search_results")) or items(value.get("citations")):
             fields = {"url": source} if isinstance(source, str) else obj(source)
             key = text_of(fields.get("url")) or dump(fields)
-            if key not in self._cited:
-                self._cited.add(key)
+            cited = self._cited = set() if self._cited is None else self._cited
+            if key not in cited:
+                cited.add(key)
                 self._first.cite(citation_of(source, fields))
 
     def _finished(self, choice: OpenChoice, raw: str, value: dict[str, Any]) -> None:

@@ -90,9 +90,10 @@ async def attempt(
         decoder = dialect.decoder(
             step=step,
             first_part=first_part,
-            quirks=target.quirks | call.reading,
+            quirks=target.quirks | call.reading if call.reading else target.quirks,
             content_type=stream.headers.get("content-type"),
         )
+        del call  # with its body, it lay here until the end of the answer
         reading = Reading(source, decoder, inbox, express)
         async for batch in _read(reading, source, decoder, inbox, unseen):
             yield batch

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -190,7 +190,10 @@ async def recover(
             batches = begin(dialect, target, own, deadlines=clocks, unseen=unseen)
             try:
                 async for batch in batches:
-                    shown = True
+                    if not shown:  # there is no other attempt: let go of what it would need
+                        shown, resuming, first_call = True, None, None
+                        call = own = cast(Call, None)
+                        request = cast(Request, None)
                     yield batch
                 return
             except TokenwireError as error:

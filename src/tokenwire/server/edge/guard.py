@@ -12,9 +12,8 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jiter
 from starlette.exceptions import HTTPException
@@ -163,11 +162,10 @@ class Guard:
             await response(scope, receive, dressed)
         finally:
             if transport.rest is None:
-                account.close()
                 transport.forget()
-                self._done(scope, info)(time.perf_counter() - began_at)
+                self._done(scope, info, account, began_at).report()
             else:
-                transport.when_over = _later(account, self._done(scope, info), began_at)
+                transport.when_over = self._done(scope, info, account, began_at).report
 
     def _dressed(
         self, scope: Scope, info: RequestInfo, metered: MeteredSend, account: Account
@@ -347,34 +345,36 @@ class Guard:
             info.json = parse_json(info.body, self.state.settings.json_depth)
         return _replay(info, receive)
 
-    def _done(self, scope: Scope, info: RequestInfo) -> Callable[[float], None]:
-        """What reports the request, given its seconds; it holds nothing else of it."""
+    def _done(self, scope: Scope, info: RequestInfo, account: Account, began_at: float) -> _Done:
         route = getattr(scope.get("route"), "path", None) or "other"
         path: bytes | None = None
         if self.state.settings.access_log:
             whole: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
             path = whole.split(b"?")[0]
-        return partial(_report, scope["method"], route, path, info.status, info.id)
+        return _Done(scope["method"], route, path, info.status, info.id, account, began_at)
 
 
-def _report(
-    method: str, route: str, path: bytes | None, status: int, request_id: str, seconds: float
-) -> None:
-    """Count a request, and write its line of the access log where it has a ``path``."""
-    report(RequestDone(method, route, status, seconds))
-    if path is not None:
-        text = path.decode("ascii", "backslashreplace")[:200]
-        _access.info("%s %s %d %.0f ms %s", method, text, status, seconds * 1000, request_id)
+class _Done(NamedTuple):
+    """What is reported of a request at its end, and nothing else of it. ``path``: for the access
+    log; None without one."""
 
+    method: str
+    route: str
+    path: bytes | None
+    status: int
+    id: str
+    account: Account
+    began_at: float
 
-def _later(account: Account, done: Callable[[float], None], began_at: float) -> Callable[[], None]:
-    """What ends a request whose response goes on."""
-
-    def over() -> None:
-        account.close()
-        done(time.perf_counter() - began_at)
-
-    return over
+    def report(self) -> None:
+        self.account.close()
+        seconds = time.perf_counter() - self.began_at
+        report(RequestDone(self.method, self.route, self.status, seconds))
+        if self.path is not None:
+            path = self.path.decode("ascii", "backslashreplace")[:200]
+            _access.info(
+                "%s %s %d %.0f ms %s", self.method, path, self.status, seconds * 1000, self.id
+            )
 
 
 async def _refused(scope: Scope, receive: Receive, send: Send) -> bool:

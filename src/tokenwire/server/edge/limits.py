@@ -53,6 +53,18 @@ class Bucket:
         return (1 - self.level) / self.rate if self.rate else 60.0
 
 
+class _Attached:
+    """The call that gives back a reader's place."""
+
+    __slots__ = ("_limits", "_principal", "_run")
+
+    def __init__(self, limits: Limits, run: str, principal: str) -> None:
+        self._limits, self._run, self._principal = limits, run, principal
+
+    def __call__(self) -> None:
+        self._limits.detach(self._run, self._principal)
+
+
 class Limits:
     """The counters of one process. ``keys_on``: whether principals are told apart."""
 
@@ -98,13 +110,14 @@ class Limits:
         self._readers[run] += 1
         self._reading[principal] += 1
 
-        def release() -> None:
-            for counter, key in ((self._readers, run), (self._reading, principal)):
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+        return _Attached(self, run, principal)
 
-        return release
+    def detach(self, run: str, principal: str) -> None:
+        """One reader less."""
+        for counter, key in ((self._readers, run), (self._reading, principal)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
 
     def admit(self, principal: str, census: Census, bounds: PrincipalLimits | None = None) -> None:
         """Reserve a place for a run of ``principal``, within ``bounds`` (default: the settings'),
