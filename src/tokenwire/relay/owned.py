@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
 
 from tokenwire.errors import (
     FencedError,
@@ -237,13 +236,16 @@ class OwnedRun:
             # Of a run of another worker nobody knows what that one had told.
             waiting, fold = self._tell_waits([] if self._is_new else None), self.loop.fold
             await self.list_waits()
-            async with aclosing(self.loop.batches()) as batches:
+            batches = self.loop.batches()
+            try:
                 async for batch in batches:
                     if fold.approval_changes == self._listed_changes:
                         await self.producer.write(batch)
                     else:
                         await self._write_listed(batch)
                     waiting = self._tell_waits(waiting)
+            finally:
+                await batches.aclose()
         except (LimitError, OnEndError) as error:
             await self._fail(error)
         except FencedError as error:

@@ -16,12 +16,23 @@ __all__ = ["Command", "Inbox"]
 Command = Control | ApprovalAnswer | ToolResult | ToolError
 
 
+class _Hook:
+    """What is called when model calls end; called itself, it is no more."""
+
+    __slots__ = ("_inbox", "call")
+
+    def __init__(self, inbox: Inbox, call: Callable[[], None]) -> None:
+        self._inbox, self.call = inbox, call
+
+    def __call__(self) -> None:
+        self._inbox.remove(self)
+
+
 class Inbox:
     """One run's commands. Belongs to one event loop."""
 
     __slots__ = (
         "_hooks",
-        "_next_hook",
         "_waiter",
         "_waiting",
         "cancelled",
@@ -38,8 +49,7 @@ class Inbox:
         self.steers: list[Control] = []
         self._waiting: list[Command] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._hooks: dict[int, Callable[[], None]] = {}
-        self._next_hook = 0
+        self._hooks: tuple[_Hook, ...] = ()
 
     def put(self, command: Command) -> None:
         """Add a command; after a cancel, a second one and an approval have no effect."""
@@ -47,8 +57,8 @@ class Inbox:
             if self.cancelled is not None:
                 return
             self.cancelled = command
-            for hook in list(self._hooks.values()):
-                hook()
+            for hook in self._hooks:
+                hook.call()
         elif isinstance(command, Control):
             self.steers.append(command)
             return
@@ -65,8 +75,8 @@ class Inbox:
         """End the model call under way, and begin no other; tools are not disturbed."""
         if self.stopped is None:
             self.stopped = reason
-            for hook in list(self._hooks.values()):
-                hook()
+            for hook in self._hooks:
+                hook.call()
 
     @property
     def ends_calls(self) -> bool:
@@ -75,12 +85,15 @@ class Inbox:
 
     def on_cancel(self, hook: Callable[[], None]) -> Callable[[], None]:
         """Call ``hook`` when model calls end (at once if they have). Returns its removal."""
-        number = self._next_hook
-        self._next_hook += 1
-        self._hooks[number] = hook
+        own = _Hook(self, hook)
+        self._hooks = (*self._hooks, own)
         if self.ends_calls:
             hook()
-        return lambda: self._hooks.pop(number, None) and None
+        return own
+
+    def remove(self, hook: _Hook) -> None:
+        """End what `on_cancel` began."""
+        self._hooks = tuple(other for other in self._hooks if other is not hook)
 
     def take(self) -> list[Command]:
         """Remove and return the waiting commands, without the cancel."""

@@ -148,9 +148,12 @@ class Loop:
         """All events that `sink` does not take, in batches; the last batch holds ``run-end``.
         Raises what `Sink.settle` raises."""
         try:
-            async with aclosing(self._body()) as body:
+            body = self._body()
+            try:  # (`aclosing` and what it binds would be there for as long as the answer lasts)
                 async for batch in body:
                     yield batch
+            finally:
+                await body.aclose()
         except _SinkFailure as failure:
             raise failure.error from None
         except TokenwireError as error:
@@ -206,9 +209,12 @@ class Loop:
                 if refusal:
                     yield self._stamp(refusal)
                     break
-                async with aclosing(self._model(number)) as events:
-                    async for batch in events:
+                model = self._model(number)
+                try:
+                    async for batch in model:
                         yield batch
+                finally:
+                    await model.aclose()
                 step = self.fold.steps[-1]
                 if batch := self._gate.estimate():
                     yield self._stamp(batch)
@@ -331,8 +337,8 @@ class Loop:
             express=self if self.sink is not None else None,
         )
         try:
-            async with aclosing(events) as batches:
-                async for batch in batches:
+            try:
+                async for batch in events:
                     if isinstance(batch, list):
                         ready = self._stamp(merge(batch))
                     else:
@@ -341,6 +347,8 @@ class Loop:
                         yield ready
                     if self._gate.is_due and (ready := self._stamp(await self._gate.look())):
                         yield ready
+            finally:
+                await events.aclose()
         except CancelledRunError:
             status = "incomplete" if self.inbox.cancelled is None else "cancelled"
             yield self._stamp([StepEnd(step=number, status=status)])

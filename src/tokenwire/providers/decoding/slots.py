@@ -11,14 +11,13 @@ while no arguments have come, or where there was none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
-from weakref import WeakMethod
+from typing import Any, Literal, Protocol
+from weakref import ref
 
 from tokenwire.events.model import ToolCallStart
 from tokenwire.providers.decoding.parts import OpenPart, Parts
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["OpenText", "Slot", "Slots"]
 
 
 class Slot:
@@ -33,15 +32,23 @@ class Slot:
         self.synthetic = not call_id
 
 
-class Slots:
-    """The tool calls of one choice. ``opens`` is called before the part of a call begins: a method
-    of the object that has these, which they do not keep alive."""
+class OpenText(Protocol):
+    """The text before a call."""
 
-    def __init__(
-        self, parts: Parts, choice: int, *, opens: Callable[[], None] | None = None
-    ) -> None:
+    def end_text(self) -> None:
+        """Text is over: something else has begun."""
+        ...
+
+
+class Slots:
+    """The tool calls of one choice. ``text``, which ends before the part of a call begins, is the
+    object that has these; they do not keep it alive."""
+
+    __slots__ = ("_by_id", "_by_index", "_choice", "_ids_vary", "_parts", "_text", "all")
+
+    def __init__(self, parts: Parts, choice: int, *, text: OpenText | None = None) -> None:
         self._parts = parts
-        self._opens = WeakMethod(opens) if opens is not None else None
+        self._text = None if text is None else ref(text)
         self._choice = choice
         self._by_index: dict[int, Slot] = {}
         self._by_id: dict[str, Slot] = {}
@@ -179,9 +186,9 @@ class Slots:
     def _open(
         self, name: str, call_id: str, form: Literal["json", "text"], meta: dict[str, Any] | None
     ) -> Slot:
-        opens = self._opens() if self._opens is not None else None
-        if opens is not None:
-            opens()
+        text = self._text() if self._text is not None else None
+        if text is not None:
+            text.end_text()
         part = self._parts.open(
             ToolCallStart,
             choice=self._choice,

@@ -60,7 +60,7 @@ class OpenChoice:
         self._parts = parts
         self.index = index
         # What is said after a call stands after it.
-        self.slots = Slots(parts, index, opens=self.end_text)
+        self.slots = Slots(parts, index, text=self)
         self.tags = tags
         #: Reads the text as a tool call, where the request forced one by a schema.
         self.call = CallText() if call_in_text else None

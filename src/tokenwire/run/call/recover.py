@@ -15,7 +15,6 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -163,7 +162,6 @@ async def recover(
     `run.call.reading`. ``run``, ``operation``: whose trace the requests carry on; ``calls``: told
     which model is called.
     """
-    begin = partial(attempt, http, inbox=inbox, step=step, first_part=first_part, express=express)
     reason: AgainReason | None = None
     for number, (dialect, configured) in enumerate(candidates):
         failures, is_renewed = 0, False
@@ -187,7 +185,18 @@ async def recover(
                     raise CancelledRunError("the run was cancelled")
             reason, shown, unseen = None, False, Unseen()
             own, clocks = signed(resuming or call, target), deadlines.over(target.clocks)
-            batches = begin(dialect, target, own, deadlines=clocks, unseen=unseen)
+            batches = attempt(
+                http,
+                dialect,
+                target,
+                own,
+                deadlines=clocks,
+                inbox=inbox,
+                step=step,
+                first_part=first_part,
+                unseen=unseen,
+                express=express,
+            )
             try:
                 async for batch in batches:
                     if not shown:  # there is no other attempt: let go of what it would need

@@ -178,15 +178,18 @@ class SharedBytes:
 
     def __init__(self) -> None:
         self.readers = 0
-        self._pages: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        #: None while nothing is kept: an empty one takes room for each run that has one reader.
+        self._pages: OrderedDict[tuple[int, int], bytes] | None = None
 
     def get(self, first: int, count: int) -> bytes | None:
         """The bytes of ``count`` records from offset ``first``, when another reader made them."""
-        return self._pages.get((first, count))
+        return None if self._pages is None else self._pages.get((first, count))
 
     def put(self, first: int, count: int, data: bytes) -> None:
         """Keep them for the others; pointless for a single reader."""
         if self.readers > 1 and len(data) <= _SHARED_BYTES:
+            if self._pages is None:
+                self._pages = OrderedDict()
             self._pages[first, count] = data
             if len(self._pages) > _SHARED_PAGES:
                 self._pages.popitem(last=False)

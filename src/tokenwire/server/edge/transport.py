@@ -15,7 +15,7 @@ from starlette.types import Scope, Send
 from tokenwire.express import Port
 from tokenwire.server.budget import Account
 
-__all__ = ["ResponseBody", "Rest", "Transport", "transport_of"]
+__all__ = ["ResponseBody", "Rest", "RestWay", "Transport", "transport_of"]
 
 _KEY = "tokenwire.transport"
 
@@ -42,16 +42,23 @@ class ResponseBody(Protocol):
         ...
 
 
+class RestWay(Protocol):
+    """What a response that goes on without ASGI's call has in its place."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work in a task of the connection."""
+        ...
+
+    async def over(self, failure: BaseException | None) -> None:
+        """The response is over; ``failure``: what failed, if anything did."""
+        ...
+
+
 class Rest(Protocol):
     """What is left of a response when ASGI's call returns."""
 
-    def go_on(
-        self,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
-        over: Callable[[BaseException | None], Coroutine[Any, Any, None]],
-    ) -> None:
-        """Go on from here. ``spawn`` starts a task of the connection; ``over`` is awaited once, at
-        the end, with what failed."""
+    def go_on(self, way: RestWay) -> None:
+        """Go on from here; `RestWay.over` is awaited once, at the end."""
         ...
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
-from functools import partial
 from typing import Any, ClassVar, cast
 
 import httptools
@@ -231,12 +230,15 @@ class GuardedProtocol(HttpToolsProtocol):
         pairs = [pair for pair in pairs if not pair[0].response_complete]
         self._cycles, self._owns = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
+    # --- answers ---------------------------------------------------------------------------------
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         own = transport_of(cast(dict[str, Any], cycle.scope))
         context = copy_context()
-        self._spawn(self._answer(cycle, app, own, context), context)
+        self.spawn(self._answer(cycle, app, own, context), context)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], context: Context) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], context: Context) -> None:
+        """Work in a task of this connection."""
         task = self.loop.create_task(work, context=context)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -255,19 +257,7 @@ class GuardedProtocol(HttpToolsProtocol):
             await _end(cycle, failure)
             return
         self._let_go(cycle, own)
-        rest.go_on(
-            lambda work: self._spawn(work, context),
-            partial(self._over, cycle, own),
-        )
-
-    async def _over(
-        self, cycle: RequestResponseCycle, own: Transport, failure: BaseException | None
-    ) -> None:
-        """A response that went on is over."""
-        if own.when_over is not None:
-            own.when_over()
-        own.forget()
-        await _end(cycle, failure)
+        rest.go_on(_Way(self, cycle, own, context))
 
     def _let_go(self, cycle: RequestResponseCycle, own: Transport) -> None:
         """Drop what only the request needed."""
@@ -430,6 +420,33 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self.transport.write(refusal(status, message))
         self.transport.close()
+
+
+class _Way:
+    """What a response that goes on has of its connection."""
+
+    __slots__ = ("_context", "_cycle", "_own", "_protocol")
+
+    def __init__(
+        self,
+        protocol: GuardedProtocol,
+        cycle: RequestResponseCycle,
+        own: Transport,
+        context: Context,
+    ) -> None:
+        self._protocol, self._cycle, self._own, self._context = protocol, cycle, own, context
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """See `RestWay`."""
+        self._protocol.spawn(work, self._context)
+
+    async def over(self, failure: BaseException | None) -> None:
+        """See `RestWay`."""
+        own = self._own
+        if own.when_over is not None:
+            own.when_over()
+        own.forget()
+        await _end(self._cycle, failure)
 
 
 def _parser_of(protocol: GuardedProtocol) -> Any:

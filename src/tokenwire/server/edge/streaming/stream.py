@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from starlette.types import Receive, Send
 
@@ -28,7 +27,7 @@ from tokenwire.server.edge.connections import Connection, Connections, SlowReade
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.encoding.batches import BatchEncoder
 from tokenwire.server.edge.streaming.out import ENDINGS, TURN, Express, Out
-from tokenwire.server.edge.transport import Transport
+from tokenwire.server.edge.transport import RestWay, Transport
 from tokenwire.wire.own import AnyEncoder, EncoderError, OwnEncoder
 
 __all__ = ["Stream"]
@@ -47,13 +46,12 @@ class Stream:
         "_first",
         "_is_asleep",
         "_out",
-        "_over",
         "_release",
         "_shared_wire",
         "_skip",
-        "_spawn",
         "_transport",
         "_watch",
+        "_way",
         "_when_ended",
         "connection",
         "connections",
@@ -90,8 +88,7 @@ class Stream:
         self.why = "closed"
         self._watch: asyncio.Task[None] | None = None
         self._shared_wire: str | None = None
-        self._spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None
-        self._over: Callable[[BaseException | None], Coroutine[Any, Any, None]] | None = None
+        self._way: RestWay | None = None
         self._is_asleep = False
 
     @property
@@ -172,13 +169,9 @@ class Stream:
 
     # --- after ASGI's call, see `Rest` -----------------------------------------------------------
 
-    def go_on(
-        self,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
-        over: Callable[[BaseException | None], Coroutine[Any, Any, None]],
-    ) -> None:
+    def go_on(self, way: RestWay) -> None:
         """See `Rest`."""
-        self._spawn, self._over = spawn, over
+        self._way = way
         self._sleep()
 
     def _sleep(self) -> None:
@@ -193,8 +186,8 @@ class Stream:
     def set_result(self, result: None) -> None:
         """Wake it."""
         self._is_asleep = False
-        if self._spawn is not None:
-            self._spawn(self._work())
+        if self._way is not None:
+            self._way.spawn(self._work())
 
     async def _work(self) -> None:
         failure: BaseException | None = None
@@ -207,14 +200,14 @@ class Stream:
                 failure = error
         except BaseException as error:
             failure = error
-        over, self._spawn, self._over = self._over, None, None
+        way, self._way = self._way, None
         try:
             self.close()
         except Exception as error:
             failure = failure or error
         try:
-            if over is not None:
-                await over(failure)
+            if way is not None:
+                await way.over(failure)
         finally:
             failure = None  # its traceback has this frame
 
