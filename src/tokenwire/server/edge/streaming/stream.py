@@ -26,6 +26,7 @@ from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.connections import Connection, Connections, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.encoding.batches import BatchEncoder
+from tokenwire.server.edge.encoding.states import Keeper
 from tokenwire.server.edge.streaming.out import ENDINGS, TURN, Express, Out
 from tokenwire.server.edge.transport import RestWay, Transport
 from tokenwire.wire.own import AnyEncoder, EncoderError, OwnEncoder
@@ -45,6 +46,7 @@ class Stream:
         "_encode",
         "_first",
         "_is_asleep",
+        "_keeper",
         "_out",
         "_release",
         "_shared_wire",
@@ -76,9 +78,11 @@ class Stream:
         skip: int,
         when_ended: Callable[[], bytes] | None,
         release: Callable[[], None] | None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.connections, self.follower, self.encoder = connections, follower, encoder
         self.run, self._skip = run, skip
+        self._keeper = keeper
         self._transport = transport
         self._when_ended, self._release = when_ended, release
         #: The offset up to which the log is not read at all.
@@ -248,6 +252,8 @@ class Stream:
                     if work >= TURN:
                         work = 0
                         await asyncio.sleep(0)
+                if self._keeper is not None and follower.after <= self._skip:
+                    self._keeper.skipped(batch, self._encode)
                 if work >= TURN:  # neither the store nor the socket may have made it wait
                     work = 0
                     await asyncio.sleep(0)
