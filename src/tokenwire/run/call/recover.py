@@ -15,7 +15,8 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -137,6 +138,10 @@ def pause_after(
     )
 
 
+#: What `recover` keeps once something was shown: no other attempt follows, which would need more.
+_SHOWN: Any = (True, None, None, None, None, None, None)
+
+
 async def recover(
     http: HttpClient,
     candidates: list[tuple[Dialect, Target]],
@@ -162,6 +167,7 @@ async def recover(
     `run.call.reading`. ``run``, ``operation``: whose trace the requests carry on; ``calls``: told
     which model is called.
     """
+    begin = partial(attempt, http, inbox=inbox, step=step, first_part=first_part, express=express)
     reason: AgainReason | None = None
     for number, (dialect, configured) in enumerate(candidates):
         failures, is_renewed = 0, False
@@ -183,30 +189,16 @@ async def recover(
                 yield Again(reason, dialect, target)
                 if inbox.ends_calls:
                     raise CancelledRunError("the run was cancelled")
-            reason, shown, unseen = None, False, Unseen()
+            reason, is_visible, unseen = None, False, Unseen()
             own, clocks = signed(resuming or call, target), deadlines.over(target.clocks)
-            batches = attempt(
-                http,
-                dialect,
-                target,
-                own,
-                deadlines=clocks,
-                inbox=inbox,
-                step=step,
-                first_part=first_part,
-                unseen=unseen,
-                express=express,
-            )
+            batches = begin(dialect, target, own, deadlines=clocks, unseen=unseen)
             try:
                 async for batch in batches:
-                    if not shown:  # there is no other attempt: let go of what it would need
-                        shown, resuming, first_call = True, None, None
-                        call = own = cast(Call, None)
-                        request = cast(Request, None)
+                    is_visible, begin, call, own, resuming, first_call, request = _SHOWN
                     yield batch
                 return
             except TokenwireError as error:
-                if shown:
+                if is_visible:
                     raise
                 if bill := unseen.bill(error):
                     yield Failed(bill)
