@@ -43,12 +43,17 @@ class Census:
             if not runs:
                 del self._runs[principal]
 
-    def of(self, principal: str) -> Count:
-        """The runs of one principal."""
-        return _count([*self._runs.get(principal, {}).values()])
+    def of(self, principal: str, *, below: float = 0) -> Count:
+        """The runs of one principal. To tell which of them wait is a look at each; where there are
+        fewer than ``below`` in all, each counts as both."""
+        runs = self._runs.get(principal, {})
+        return Count(len(runs), len(runs)) if len(runs) < below else _count([*runs.values()])
 
-    def total(self) -> Count:
-        """The runs of all principals."""
+    def total(self, *, below: float = 0) -> Count:
+        """The runs of all principals; ``below``: see `of`."""
+        size = sum(map(len, self._runs.values()))
+        if size < below:
+            return Count(size, size)
         return _count([run for runs in self._runs.values() for run in runs.values()])
 
 

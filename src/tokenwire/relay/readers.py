@@ -56,7 +56,8 @@ class _Leaving:
         self._ends = (*self._ends, end)
 
     def __call__(self, returning: bool) -> None:
-        for end in self._ends:
+        ends, self._ends = self._ends, ()  # they have the follower, which has this
+        for end in ends:
             end()
         if self._readers is not None:
             self._readers.leave(self._run, returning=returning)

@@ -7,6 +7,7 @@ long to wait; nothing here waits, and the time is passed in by a clock that neve
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -126,16 +127,18 @@ class Limits:
         without asking it."""
         if bounds is None:
             bounds = self._bounds
-        own = census.of(principal)
-        most = bounds.runs
+        most, most_waiting = bounds.runs, bounds.waiting_runs
+        limits = [] if most is None else [most - self._reserved[principal]]
+        limits += [] if most_waiting is None else [most_waiting]
+        own = census.of(principal, below=min(limits, default=math.inf))
         if most is not None and own.running + self._reserved[principal] >= most:
             raise self._busy("runs_per_principal", f"you already have {most} runs in progress", 5)
-        most = bounds.waiting_runs
-        if most is not None and own.waiting >= most:
-            message = f"{most} of your runs wait for an answer; answer or cancel one"
+        if most_waiting is not None and own.waiting >= most_waiting:
+            message = f"{most_waiting} of your runs wait for an answer; answer or cancel one"
             raise self._busy("waiting_runs_per_principal", message, 60)
-        everybody = census.total()
-        if everybody.running + self._reserved.total() >= self.runs:
+        reserved = self._reserved.total()
+        everybody = census.total(below=min(self.runs - reserved, self.waiting_runs))
+        if everybody.running + reserved >= self.runs:
             raise self._busy("runs", "the server is full", 5)
         if everybody.waiting >= self.waiting_runs:
             raise self._busy("waiting_runs", "too many runs wait for an answer", 60)
