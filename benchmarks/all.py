@@ -32,6 +32,7 @@ ORDER = [
     "closed_loop",
     "crowd",
     "gateway",
+    "memory",
     "short",
     "growth",
     "fan_out",
