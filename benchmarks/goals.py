@@ -63,7 +63,7 @@ STEPS = (1.0, 0.75, 0.5, 0.35, 0.2)
 FAN = 1000
 #: Where the C proxy delivers less than this in time, starts and timers are much of each figure.
 PROXY_HELD = 0.9
-#: What half of a fast stream's tokens may wait at most, for its cost to count: two ticks.
+#: What half of a fast stream's tokens may wait at most, for its cost to count: a tick and a half.
 MOST_DELAY_MS = 30.0
 
 

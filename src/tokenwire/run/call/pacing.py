@@ -20,7 +20,7 @@ from tokenwire.per_loop import PerLoop
 __all__ = ["FAST", "LARGE", "SLOW", "TICK", "Pacer", "Ticks", "ticks"]
 
 #: Seconds of one tick: what a fast stream's token may wait, at most.
-TICK = 0.018
+TICK = 0.02
 #: A mean gap below this makes a stream fast: some 110 tokens/s.
 FAST = 0.009
 #: A fast stream stays one up to this mean gap, some 75 tokens/s: where the network or the machine
