@@ -153,6 +153,9 @@ class Spools(Tails):
     gives a group to the store, and raises `LogError` where it cannot; `land` or `fail` says what
     became of it."""
 
+    #: Whether spools keep what the store has, which may lose it. Readers compare checks then.
+    keeps = False
+
     def __init__(self, carry: Callable[[Batch], None]) -> None:
         super().__init__()
         self._carry = carry
@@ -286,7 +289,7 @@ class Spools(Tails):
                 self.grown(spool.log)
             return
         self._end(batch)
-        if outcomes is None and _native is not None:
+        if outcomes is None and _native is not None and not self.keeps:
             _native(batch.items, self._landed, self._fault, self._after, MOST_LANDED)
         elif outcomes is None:
             for item in batch.items:
@@ -314,12 +317,15 @@ class Spools(Tails):
                 if readers is None:
                     readers = spool.readers = self._readers(log)
                 if end == start + 1:
-                    _offer(readers, end, records[start])
+                    self._offer(readers, end, records)
                 else:
                     self.grown(log)
         except Exception as error:
             self._fault(error)
         self._after(spool, end)
+
+    def _offer(self, readers: tuple[Taker, ...], end: int, records: list[bytes]) -> None:
+        _offer(readers, end, records[end - 1])
 
     def _fault(self, error: BaseException) -> None:
         """A reader could not be woken; the records are in the log all the same."""
@@ -416,7 +422,8 @@ class Spools(Tails):
         if start < end:
             records = spool.records[start:end]
             spool.synced = end
-            spool.records[start:end] = [b""] * len(records)
+            if not self.keeps:
+                spool.records[start:end] = [b""] * len(records)
             self.accepted(spool.log, records, end, None)
 
     def page(self, log: str, after: int, most: int, most_bytes: int) -> Page | None:

@@ -227,6 +227,8 @@ class Producer:
         spool, self._spool = self._spool, None
         if spool is not None:
             landed = min(spool.landed, tail)
+            if self._all_records is not None:
+                self._all_records += spool.records[self.tail : landed]
             rest = self._take_back(spool, landed, tail)
             size += self._lent - sum(map(len, rest))
             tail, self._lent = landed, 0

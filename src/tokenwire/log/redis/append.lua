@@ -37,13 +37,14 @@ if seed ~= '' then
   end
 end
 
--- Appends of owners with a permit, which expect that their logs exist.
+-- Appends of owners with a permit, which have seen their logs (one that is gone is not made anew: what
+-- was pushed is taken back, and with it the list).
 local function push_permitted(count)
   if count == 0 then return {} end
   if fence ~= ARGV[8] or now >= tonumber(ARGV[9]) then return 0 end
   local firsts, refused = ARGV[10], {}
   for i = 1, count do
-    local tail = call('RPUSHX', KEYS[i + 1], ARGV[i + 10])
+    local tail = call('RPUSH', KEYS[i + 1], ARGV[i + 10])
     if tail ~= struct.unpack('<I4', firsts, 4 * i - 3) then
       if tail > 0 then call('LTRIM', KEYS[i + 1], 0, -2) end
       refused[#refused + 1] = i - 1

@@ -32,6 +32,7 @@ from tokenwire.log.recent import Recent
 from tokenwire.log.redis.appending.append import Appends
 from tokenwire.log.redis.appending.calls import APPEND, END, Head
 from tokenwire.log.redis.appending.owned import Owned, missing
+from tokenwire.log.redis.appending.spools import RedisSpools
 from tokenwire.log.redis.check import REHEARSER, check_store, rehearse
 from tokenwire.log.redis.create import Creations
 from tokenwire.log.redis.described import info_of
@@ -45,7 +46,7 @@ from tokenwire.log.redis.upkeep.quiet import QuietLogs
 from tokenwire.log.redis.upkeep.renewal import Renewals
 from tokenwire.log.redis.url import parse_url
 from tokenwire.log.redis.wake import WakeRouter
-from tokenwire.log.tail import Tails
+from tokenwire.log.spool import Batch, Spool
 
 __all__ = ["RedisStore"]
 
@@ -67,7 +68,7 @@ class RedisStore:
         self._publish = "SPUBLISH"
         self._link = Link(self._settings, (APPEND, END, READ, OWNER, INDEX))
         self._index = Index(self._link, self._prefix, self._ttl)
-        self._tails = Tails()
+        self._tails = RedisSpools(self._carry)
         self._reads = Reads(self._link, self._key)
         self._probe = Recent(self._try_to_write)
         self._quiet: QuietLogs | None = None
@@ -124,6 +125,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Finish what was given and disconnect. Logs stay."""
+        self._tails.close()
         await self._appends.drain()
         await self._reads.drain()
         if self._tasks:
@@ -204,6 +206,7 @@ class RedisStore:
     ) -> Appended:
         if first < 1:
             raise ValueError("offsets start at 1")
+        self._tails.retire(log)
         owned = self._owned.get(log)
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         self._appends.give(log, epoch, first, records, close, future=future)
@@ -229,8 +232,19 @@ class RedisStore:
         self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
     ) -> bool:
         """Send an append with the others of this turn; ``then`` hears of its answer."""
+        if first > 0 and records and self._tails.append(log, epoch, first, records, then):
+            return True
+        self._tails.retire(log)
         self._appends.give(log, epoch, first, records, None, then)
         return True
+
+    def tape(self, log: str) -> Spool | None:
+        """See `Taped`. Who makes `append_soon` another function is called for every append."""
+        is_ours = getattr(self.append_soon, "__func__", None) is _append_soon
+        return self._tails.spool(log) if is_ours else None
+
+    def _carry(self, batch: Batch) -> None:
+        self._appends.carry(batch)
 
     async def _restore(self, log: str) -> Appended | TokenwireError:
         owned = self._owned.get(log)
@@ -333,6 +347,8 @@ class RedisStore:
         return await self._apart(work)
 
     async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
+        self._tails.retire(log)
+
         async def work() -> None:
             await self._owner(log, "release", epoch, int(handed_over))
             await self._index.release(log)
@@ -489,6 +505,9 @@ class RedisStore:
                 counts["records"] += answer[3]
                 counts["bytes"] += self._bytes(log, int(answer[7]))
         return counts
+
+
+_append_soon = RedisStore.append_soon
 
 
 def _text(value: Any) -> str | None:

@@ -16,9 +16,10 @@ from tokenwire.errors import StoreFullError, TokenwireError
 from tokenwire.log.base import Appended, Then
 from tokenwire.log.redis.appending.calls import APPEND, END, Call, Calls, Head, Item, settle_by
 from tokenwire.log.redis.appending.owned import Owned, missing
+from tokenwire.log.redis.appending.spools import Group
 from tokenwire.log.redis.appending.turns import Turns
 from tokenwire.log.redis.link import Link, Script
-from tokenwire.log.tail import Tails
+from tokenwire.log.spool import Batch, Spools
 
 __all__ = ["Appends"]
 
@@ -52,14 +53,14 @@ class Appends:
         link: Link,
         key: Callable[[str, str], str],
         owned: dict[str, Owned],
-        tails: Tails,
+        spools: Spools,
         head: Head,
         restore: Callable[[str], Awaitable[Appended | TokenwireError]],
         fence: str | None,
     ) -> None:
         self._link = link
         self._owned = owned
-        self._tails = tails
+        self._tails = self._spools = spools
         self._restore = restore
         self._turns: dict[Any, Turns] = {}
         self._cluster = link.settings.kind == "cluster"
@@ -74,7 +75,7 @@ class Appends:
         records: list[bytes],
         close: str | None,
         then: Then | None = None,
-        future: asyncio.Future[Appended] | None = None,
+        future: asyncio.Future[Appended] | Group | None = None,
     ) -> None:
         """Append with the others of this turn of the loop. Appends to one log keep their order."""
         owned = self._owned.get(log)
@@ -85,6 +86,15 @@ class Appends:
             turns = self._turns_of(log, owned)
         item = (log, owned, epoch, first, records, close, then, future)
         turns.give(_new(Item, item))
+
+    def carry(self, batch: Batch) -> None:
+        """Append what was appended by hand."""
+        if not batch.items:
+            asyncio.get_running_loop().call_soon(self._spools.land, batch, None)
+        group = Group(self._spools, batch)
+        for spool, start, end in batch.items:
+            records = spool.records[start:end]
+            self.give(spool.log, spool.epoch, start + 1, records, None, None, group)
 
     def _turns_of(self, log: str, owned: Owned | None) -> Turns:
         place = self._link.place(self._calls.words(log, owned)[3]) if self._cluster else None
@@ -221,10 +231,13 @@ class Appends:
 
     def _accept(self, item: Item, tail: int) -> None:
         """An append is in the log, which ends at ``tail``."""
-        log, owned, epoch, _, records, _, then, _ = item
+        log, owned, epoch, _, records, _, then, future = item
         count = len(records)
         if owned is not None:
             owned.bytes += len(records[0]) if count == 1 else sum(map(len, records))
+        if type(future) is Group:
+            future.accept()
+            return
         try:
             if then is not None and count == 1:
                 self._tails.came_delta(log, records[0], tail)
@@ -254,7 +267,8 @@ class Appends:
         if owned is not None:
             owned.bytes = owned.bytes + sum(map(len, records)) if is_ours else noted
             owned.noted = owned.published_bytes = noted
-        self._tails.came(log, records, tail, close)
+        if type(item.future) is not Group:
+            self._tails.came(log, records, tail, close)
         if close is not None:
             self._owned.pop(log, None)
         item.settle(Appended("ok", tail, epoch))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from tokenwire.log.base import Appended, Then
 from tokenwire.log.redis.appending.owned import Owned, Words
+from tokenwire.log.redis.appending.spools import Group
 from tokenwire.log.redis.connection import Connection
 from tokenwire.log.redis.link import Script
 
@@ -48,7 +49,7 @@ Head = tuple[int, int, str, int, int]
 
 class Item(NamedTuple):
     """One append. ``owned`` is None where somebody else owns the log. One of ``then`` and
-    ``future`` hears of the outcome."""
+    ``future`` hears of the outcome; a `Group` of that of several."""
 
     log: str
     owned: Owned | None
@@ -57,18 +58,25 @@ class Item(NamedTuple):
     records: list[bytes]
     close: str | None
     then: Then | None
-    future: asyncio.Future[Appended] | None
+    future: asyncio.Future[Appended] | Group | None
 
     def fail(self, error: BaseException) -> None:
         """It could not be done."""
-        if self.then is not None:
+        if isinstance(self.future, Group):
+            self.future.refuse(self.log, self.first, error)
+        elif self.then is not None:
             settle_by(self.then, error)
         elif self.future is not None and not self.future.done():
             self.future.set_exception(error)
 
     def settle(self, outcome: Appended) -> None:
         """It was done, or refused."""
-        if self.then is not None:
+        if isinstance(self.future, Group):
+            if outcome.status == "ok":
+                self.future.accept()
+            else:
+                self.future.refuse(self.log, self.first, outcome)
+        elif self.then is not None:
             settle_by(self.then, None if outcome.status in ("ok", "duplicate") else outcome)
         elif self.future is not None and not self.future.done():
             self.future.set_result(outcome)

@@ -1,0 +1,83 @@
+"""What is appended to logs in Redis by hand: its spools, and the groups that go there.
+
+Always true: a reader gets a record past its task only behind the one that it has, by the check of
+both, since a failover may have lost what the reader was given.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from tokenwire.express import Taker, give, text_of_delta
+from tokenwire.log.base import Appended
+from tokenwire.log.spool import Batch, Outcome, Spools
+
+__all__ = ["Group", "RedisSpools"]
+
+_log = logging.getLogger("tokenwire.log")
+
+#: Characters of the check at the head of a record; see `tokenwire.relay.record`.
+_CHECK = 16
+
+
+class RedisSpools(Spools):
+    """The spools of a store that may lose what it has."""
+
+    keeps = True
+
+    def _offer(self, readers: tuple[Taker, ...], end: int, records: list[bytes]) -> None:
+        record = records[end - 1]
+        before = records[end - 2][:_CHECK] if end > 1 else b""
+        check, json = record[:_CHECK], record[_CHECK:]
+        form, chunk, text = None, b"", text_of_delta(json)
+        for wake, take, reader in readers:
+            port = reader.port if reader is not None else None
+            if (
+                reader is not None
+                and port is not None
+                and port.is_open
+                and reader.after == end - 1
+                and reader.check == before
+                and before
+                and text
+            ):
+                if port.form is not form:  # of further readers of this wire it is the same one
+                    form = port.form
+                    chunk = b"" if form is None else form.fill(end, check, json, text)
+                if give(reader, port, end, chunk, text):
+                    reader.check = check
+                    continue
+            if take is None or not take(end, record):
+                wake()
+
+
+class Group:
+    """Hears what became of each append of a batch, and tells the spools when it is of all."""
+
+    __slots__ = ("_batch", "_outcomes", "_remaining", "_spools")
+
+    def __init__(self, spools: Spools, batch: Batch) -> None:
+        self._spools, self._batch = spools, batch
+        self._remaining = len(batch.items)
+        self._outcomes: list[Outcome] | None = None
+
+    def accept(self) -> None:
+        """One is in the log."""
+        self._remaining -= 1
+        if not self._remaining:
+            self._end()
+
+    def refuse(self, log: str, first: int, outcome: Appended | BaseException) -> None:
+        """That to ``log`` from the offset ``first`` on is not."""
+        if self._outcomes is None:
+            self._outcomes = [None for _ in self._batch.items]
+        for number, (spool, start, _) in enumerate(self._batch.items):
+            if spool.log == log and start + 1 == first:
+                self._outcomes[number] = outcome
+        self.accept()
+
+    def _end(self) -> None:
+        try:
+            self._spools.land(self._batch, self._outcomes)
+        except Exception:  # others' answers come after it
+            _log.exception("what has landed could not be told")
