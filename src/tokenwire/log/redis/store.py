@@ -41,17 +41,15 @@ from tokenwire.log.redis.link import Link
 from tokenwire.log.redis.owner import OWNER, Owner
 from tokenwire.log.redis.presence import FOLLOW, Presence
 from tokenwire.log.redis.read import READ, Reads
+from tokenwire.log.redis.upkeep.counts import counts_of
 from tokenwire.log.redis.upkeep.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
 from tokenwire.log.redis.upkeep.quiet import QuietLogs
 from tokenwire.log.redis.upkeep.renewal import Renewals
 from tokenwire.log.redis.url import parse_url
 from tokenwire.log.redis.wake import WakeRouter
-from tokenwire.log.spool import Batch, Spool
+from tokenwire.log.spool import Spool
 
 __all__ = ["RedisStore"]
-
-#: Logs that are looked at for ``stats()["records"]`` and ``["bytes"]``.
-MOST_COUNTED = 200
 
 
 class RedisStore:
@@ -68,7 +66,7 @@ class RedisStore:
         self._publish = "SPUBLISH"
         self._link = Link(self._settings, (APPEND, END, READ, OWNER, INDEX))
         self._index = Index(self._link, self._prefix, self._ttl)
-        self._tails = RedisSpools(self._carry)
+        self._tails = RedisSpools()
         self._reads = Reads(self._link, self._key)
         self._probe = Recent(self._try_to_write)
         self._quiet: QuietLogs | None = None
@@ -242,9 +240,6 @@ class RedisStore:
         """See `Taped`. Who makes `append_soon` another function is called for every append."""
         is_ours = getattr(self.append_soon, "__func__", None) is _append_soon
         return self._tails.spool(log) if is_ours else None
-
-    def _carry(self, batch: Batch) -> None:
-        self._appends.carry(batch)
 
     async def _restore(self, log: str) -> Appended | TokenwireError:
         owned = self._owned.get(log)
@@ -485,7 +480,7 @@ class RedisStore:
         await self._link.command(self._index.probe, "SET", self._index.probe, "1", "PX", 60_000)
 
     async def stats(self) -> dict[str, Any]:
-        counts = await self._apart(self._counts())
+        counts = await self._apart(counts_of(self._index, self._owner, self._bytes))
         return {
             "store": "redis",
             "durability": self.durability,
@@ -493,18 +488,6 @@ class RedisStore:
             "repeated": self._link.repeated,
             "notes": list(self._link.notes),
         }
-
-    async def _counts(self) -> dict[str, Any]:
-        still_open, ended, names = await self._index.counts()
-        counts = {"streams": still_open + ended, "open": still_open, "records": 0, "bytes": 0}
-        counts["tombstones"] = names
-        logs = await self._index.some(MOST_COUNTED)
-        answers = await asyncio.gather(*(self._owner(log, "describe") for log in logs))
-        for log, answer in zip(logs, answers, strict=True):
-            if answer[0] == "ok":
-                counts["records"] += answer[3]
-                counts["bytes"] += self._bytes(log, int(answer[7]))
-        return counts
 
 
 _append_soon = RedisStore.append_soon

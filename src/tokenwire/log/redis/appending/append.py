@@ -16,10 +16,10 @@ from tokenwire.errors import StoreFullError, TokenwireError
 from tokenwire.log.base import Appended, Then
 from tokenwire.log.redis.appending.calls import APPEND, END, Call, Calls, Head, Item, settle_by
 from tokenwire.log.redis.appending.owned import Owned, missing
-from tokenwire.log.redis.appending.spools import Group
+from tokenwire.log.redis.appending.spools import Group, RedisSpools
 from tokenwire.log.redis.appending.turns import Turns
 from tokenwire.log.redis.link import Link, Script
-from tokenwire.log.spool import Batch, Spools
+from tokenwire.log.spool import Batch
 
 __all__ = ["Appends"]
 
@@ -53,7 +53,7 @@ class Appends:
         link: Link,
         key: Callable[[str, str], str],
         owned: dict[str, Owned],
-        spools: Spools,
+        spools: RedisSpools,
         head: Head,
         restore: Callable[[str], Awaitable[Appended | TokenwireError]],
         fence: str | None,
@@ -61,6 +61,7 @@ class Appends:
         self._link = link
         self._owned = owned
         self._tails = self._spools = spools
+        spools.carry_by(self.carry)
         self._restore = restore
         self._turns: dict[Any, Turns] = {}
         self._cluster = link.settings.kind == "cluster"

@@ -7,7 +7,9 @@ both, since a failover may have lost what the reader was given.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+from tokenwire.errors import StoreUnavailableError
 from tokenwire.express import Taker, give, text_of_delta
 from tokenwire.log.base import Appended
 from tokenwire.log.spool import Batch, Outcome, Spools
@@ -20,10 +22,21 @@ _log = logging.getLogger("tokenwire.log")
 _CHECK = 16
 
 
+def _lose(_: Batch) -> None:
+    raise StoreUnavailableError("the store was not started")
+
+
 class RedisSpools(Spools):
     """The spools of a store that may lose what it has."""
 
     keeps = True
+
+    def __init__(self) -> None:
+        super().__init__(_lose)
+
+    def carry_by(self, carry: Callable[[Batch], None]) -> None:
+        """From here on ``carry`` gives groups to Redis."""
+        self._carry = carry
 
     def _offer(self, readers: tuple[Taker, ...], end: int, records: list[bytes]) -> None:
         record = records[end - 1]
