@@ -190,11 +190,17 @@ class SQLiteStore:
                 touched[job.log] = result.tail, job.records if is_plain else []
             else:
                 tails.forget(job.log)
+        if touched:
+            # Beside the tasks that append, and not a turn before them: else what their readers ask
+            # for next finds the tasks asleep, and goes a longer way.
+            asyncio.get_running_loop().call_soon(self._wake_readers, touched)
+
+    def _wake_readers(self, touched: dict[str, tuple[int, list[bytes]]]) -> None:
         for log, (tail, records) in touched.items():
             if len(records) == 1:
-                tails.grown_by(log, tail, records[0])
+                self._tails.grown_by(log, tail, records[0])
             else:
-                tails.grown(log)
+                self._tails.grown(log)
 
     def _foreign(self, touched: set[int] | None, appends: list[Heard]) -> None:
         if self._reads is not None:
