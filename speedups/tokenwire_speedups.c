@@ -20,7 +20,7 @@
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 6
+#define TWIN 7
 /* That of log/spool.py: both are raised with every change of what `land` does. */
 #define SPOOL 1
 
@@ -45,7 +45,8 @@ static inline void ahead(const void *place, Py_ssize_t size)
     S(Lane, _account) S(Lane, _bar) S(Lane, _end) S(Lane, _head) S(Lane, _json) S(Lane, _lines)  \
     S(Lane, _read) S(Lane, _sink) S(Lane, _tape) S(Lane, _template) S(Lane, _text) S(Lane, _times)            \
     S(Lane, _varies) S(Template, bar) S(Template, head) S(Template, steps) S(Template, tail)   \
-    S(Tape, bytes) S(Tape, records) S(Tape, takers) S(Tape, usage) S(Tape, writer)             \
+    S(Tape, bytes) S(Tape, reader) S(Tape, records) S(Tape, takers) S(Tape, usage)             \
+    S(Tape, writer)                                                                            \
     S(Usage, bytes) S(Usage, records) S(Reader, after) S(Reader, port)                         \
     S(Port, fd) S(Port, form) S(Port, is_open) S(Port, send) S(Port, socket) S(Port, text)     \
     S(Port, unsent) S(Port, wrote) S(Form, chunk) S(Form, fixed) S(Form, has_cursor)           \
@@ -261,12 +262,12 @@ static int has_at(const char *data, Py_ssize_t size, Py_ssize_t at, Bytes part)
 
 static PyObject *names;                        /* the globals of lane.py */
 static PyObject *py_received, *seal;           /* `Lane.received` in Python; `_seal` */
-static PyObject *py_offer;                     /* express.py: `offer` in Python */
+static PyObject *py_offer, *py_offer_one;      /* express.py: `offer`, `offer_one` in Python */
 static PyObject *str_time, *str_monotonic, *str_seal, *str_ready, *str_give;
 static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several, *str_wait;
 static PyObject *py_several; /* `take_several` in Python */
 static PyObject *str_received, *str_end_diversion, *str_parse;
-static PyObject *str_offer, *str_is_closing, *str_data_received, *str_lose, *str_break_down;
+static PyObject *str_offer, *str_offer_one, *str_is_closing, *str_data_received, *str_lose, *str_break_down;
 static PyObject *py_pull; /* `Connection.pull` in Python */
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
 static int64_t most_bytes, most_outstanding, most_text;
@@ -545,12 +546,23 @@ static inline void fetch_tape(PyObject *lane)
     fetch_array(peek(lane, Lane__times));
     if (tape == NULL || tape == Py_None)
         return;
-    const enum slot objects[] = {Tape_records, Tape_takers, Tape_bytes};
+    const enum slot objects[] = {Tape_records, Tape_reader, Tape_bytes};
     for (size_t i = 0; i < sizeof objects / sizeof *objects; i++) {
         PyObject *object = peek(tape, objects[i]);
         if (object != NULL)
-            AHEAD(object);
+            ahead(object, 2 * LINE);
     }
+}
+
+static inline void fetch_reader(PyObject *reader, PyObject *port)
+{
+    if (port == NULL || port == Py_None)
+        return;
+    PyObject *after = peek(reader, Reader_after), *fd = peek(port, Port_fd);
+    if (after != NULL)
+        AHEAD(after);
+    if (fd != NULL)
+        AHEAD(fd);
 }
 
 /* The first half of `Lane.received`: 1 for a read that fits, 0 for one that does not, -1 where that
@@ -840,17 +852,62 @@ static int offer_in_python(const Offer *offer, PyObject *takers, Py_ssize_t firs
     return done == NULL ? -1 : 0;
 }
 
+/* Begin to offer a record; -1 with an error. `end_offer` follows either way. */
+static int begin_offer(Offer *offer, int64_t seq, PyObject *record, Bytes text)
+{
+    const char *whole = PyBytes_AS_STRING(record);
+    offer->offset = PyLong_FromLongLong(seq), offer->record = record, offer->seq = seq;
+    offer->check = (Bytes){whole, CHECK}, offer->text = text;
+    offer->json = (Bytes){whole + CHECK, PyBytes_GET_SIZE(record) - CHECK};
+    offer->form = Py_NewRef(Py_None), offer->chunk = NULL, offer->size = 0;
+    return offer->offset == NULL ? -1 : 0;
+}
+
+static void end_offer(Offer *offer)
+{
+    Py_XDECREF(offer->offset), Py_XDECREF(offer->form), Py_XDECREF(offer->chunk);
+}
+
+/* Whether `reader`, which is all who wait, can be written to past its transport (express.py:
+   `offer_one`): -1 where that is left to the Python. */
+static int is_ready(PyObject *reader, int64_t before)
+{
+    int64_t after, fd;
+    int is_open;
+    PyObject *port = peek(reader, Reader_port), *form;
+    if (port == NULL)
+        return -1;
+    if (port == Py_None)
+        return 0;
+    form = peek(port, Port_form);
+    if (form == NULL || flag(port, Port_is_open, &is_open) || number(reader, Reader_after, &after)
+        || number(port, Port_fd, &fd))
+        return -1;
+    return is_open && form != Py_None && after == before && fd >= 0;
+}
+
+/* Offer a record to the reader that `is_ready`; -1 with an error. */
+static int offer_one(PyObject *reader, PyObject *takers, int64_t seq, PyObject *record, Bytes text)
+{
+    Offer offer;
+    int failed = begin_offer(&offer, seq, record, text);
+    PyObject *port = failed ? NULL : get(reader, Reader_port);
+    if (port != NULL) {
+        int done = write_to(&offer, reader, port);
+        failed = done == 1 ? 0 : done == -1 ? -1 : offer_in_python(&offer, takers, 0);
+    } else
+        failed = -1;
+    Py_XDECREF(port);
+    end_offer(&offer);
+    return failed;
+}
+
 /* Offer a record to all who wait for it; -1 with an error. */
 static int offer_all(PyObject *takers, int64_t seq, PyObject *record, Bytes text)
 {
     int failed = -1;
-    const char *whole = PyBytes_AS_STRING(record);
     Offer offer;
-    offer.offset = PyLong_FromLongLong(seq), offer.record = record, offer.seq = seq;
-    offer.check = (Bytes){whole, CHECK}, offer.text = text;
-    offer.json = (Bytes){whole + CHECK, PyBytes_GET_SIZE(record) - CHECK};
-    offer.form = Py_NewRef(Py_None), offer.chunk = NULL, offer.size = 0;
-    if (offer.offset == NULL)
+    if (begin_offer(&offer, seq, record, text))
         goto done;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(takers); i++) {
         PyObject *taker = PyTuple_GET_ITEM(takers, i), *reader = PyTuple_GET_ITEM(taker, 2);
@@ -881,7 +938,7 @@ static int offer_all(PyObject *takers, int64_t seq, PyObject *record, Bytes text
     }
     failed = 0;
 done:
-    Py_XDECREF(offer.offset), Py_XDECREF(offer.form), Py_XDECREF(offer.chunk);
+    end_offer(&offer);
     return failed;
 }
 
@@ -972,14 +1029,17 @@ static int append(Held *held, PyObject *lane, const Token *token, PyObject **ans
     if (!tape || !text || !times || !PyByteArray_CheckExact(text)
         || !PyByteArray_CheckExact(times) || bytes(held, lane, Lane__json, &form)
         || !is_small(numbers->seq) || PyDict_GetItemWithError(names, str_seal) != seal
-        || PyDict_GetItemWithError(names, str_offer) != py_offer)
+        || PyDict_GetItemWithError(names, str_offer) != py_offer
+        || PyDict_GetItemWithError(names, str_offer_one) != py_offer_one)
         return 0;
     if (tape == Py_None)
         return give(held, lane, text, times, form, token, answer);
     PyObject *takers = hold(held, get(tape, Tape_takers));
+    PyObject *reader = hold(held, get(tape, Tape_reader));
     PyObject *records = hold(held, get(tape, Tape_records));
     PyObject *usage = hold(held, get(tape, Tape_usage));
-    if (!takers || !records || !usage || !are_takers(takers) || !PyList_CheckExact(records)
+    if (!takers || !reader || !records || !usage || takers == Py_None
+        || !PyList_CheckExact(records)
         || number(tape, Tape_writer, &writer) || number(tape, Tape_bytes, &tape_bytes)
         || number(usage, Usage_bytes, &used) || number(usage, Usage_records, &used_records))
         return 0;
@@ -987,38 +1047,34 @@ static int append(Held *held, PyObject *lane, const Token *token, PyObject **ans
     if (writer != numbers->epoch || PyList_GET_SIZE(records) != seq - 1 || numbers->log_room < 0
         || !is_small(numbers->log_room) || seq > numbers->last || used > numbers->usage_bound)
         return 0;
-
     AHEAD(((PyListObject *)records)->ob_item + seq - 1);
-    PyObject *first = PyTuple_GET_SIZE(takers) ? PyTuple_GET_ITEM(takers, 0) : NULL;
+    PyObject *port = reader == Py_None ? NULL : peek(reader, Reader_port);
+    if (port != NULL)
+        ahead(port, 2 * LINE);
 
     /* The check before, or that of this record, and its JSON. */
     char out[MOST_RECORD];
     Py_ssize_t size = json_of(out + CHECK, sizeof out - CHECK, form, token, seq);
     if (size < 0)
         return 0;
-    PyObject *reader = first == NULL ? NULL : PyTuple_GET_ITEM(first, 2);
-    if (reader != NULL)
-        ahead(reader, 2 * LINE);
     size += CHECK;
     memcpy(out, numbers->check, CHECK);
+    fetch_reader(reader, port);
     check_of((unsigned char *)out, size, out);
-    PyObject *port = reader == NULL || reader == Py_None ? NULL : peek(reader, Reader_port);
-    if (port != NULL)
-        ahead(port, 2 * LINE);
     PyObject *record = hold(held, PyBytes_FromStringAndSize(out, size));
-    if (record == NULL)
+    int is_one = reader == Py_None ? 0 : is_ready(reader, seq - 1);
+    if (record == NULL || is_one < 0
+        || (is_one ? !PyTuple_CheckExact(takers) : !are_takers(takers)))
         return 0;
     if (take_over(numbers, text, times, token) || PyList_Append(records, record)
         || put_number(tape, Tape_bytes, tape_bytes + size)
         || put_number(usage, Usage_bytes, used + size)
         || put_number(usage, Usage_records, used_records + 1))
         return -1;
-    PyObject *send = port == NULL || port == Py_None ? NULL : peek(port, Port_send);
-    if (send != NULL)
-        AHEAD(send);
     memcpy(numbers->check, out, CHECK);
     numbers->seq = seq, numbers->log_room -= size;
-    if (offer_all(takers, seq, record, token->text))
+    if (is_one ? offer_one(reader, takers, seq, record, token->text)
+               : offer_all(takers, seq, record, token->text))
         return -1;
     if ((token->now >= numbers->due || numbers->bytes >= most_outstanding)
         && (call(lane, str_make_up) || call(lane, str_borrow)))
@@ -1544,10 +1600,11 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     PyObject *seconds_bound = PyDict_GetItemString(lane_names, "_MOST_SECONDS");
     PyObject *now_several = PyDict_GetItemString(lane_names, "take_several");
     PyObject *now_offer = PyDict_GetItemString(lane_names, "offer"), *text_bound = NULL;
+    PyObject *now_one = PyDict_GetItemString(lane_names, "offer_one");
     if (now_offer != NULL && PyFunction_Check(now_offer))
         text_bound = PyDict_GetItemString(PyFunction_GET_GLOBALS(now_offer), "MOST_TEXT");
     if (in_python == NULL || !PyFunction_Check(in_python) || now_pull == NULL || !now_seal || !bytes_bound
-        || !sum_bound || !text_bound || !seconds_bound || !now_several || !PyFunction_Check(now_several)
+        || !sum_bound || !text_bound || !seconds_bound || !now_one || !now_several || !PyFunction_Check(now_several)
         || !PyType_IsSubtype((PyTypeObject *)lane, &Numbers_type)) {
         Py_XDECREF(in_python), Py_XDECREF(now_pull);
         if (!PyErr_Occurred())
@@ -1564,6 +1621,7 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     Py_XSETREF(seal, Py_NewRef(now_seal));
     Py_XSETREF(py_several, Py_NewRef(now_several));
     Py_XSETREF(py_offer, Py_NewRef(now_offer));
+    Py_XSETREF(py_offer_one, Py_NewRef(now_one));
     Py_XSETREF(match_text, Py_NewRef(matches[0]));
     Py_XSETREF(match_number, Py_NewRef(matches[1]));
     Py_XSETREF(match_count, Py_NewRef(matches[2]));
@@ -1619,7 +1677,8 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
         {&str_borrow, "_borrow"}, {&str_fail, "fail"}, {&str_ready, "ready"},
         {&str_several, "take_several"}, {&str_wait, "wait_for_tick"}, {&str_give, "_give"},
         {&str_received, "received"}, {&str_end_diversion, "end_diversion"}, {&str_parse, "parse"},
-        {&str_offer, "offer"}, {&str_is_closing, "is_closing"},
+        {&str_offer, "offer"}, {&str_offer_one, "offer_one"},
+        {&str_is_closing, "is_closing"},
         {&str_data_received, "data_received"}, {&str_lose, "_lose"},
         {&str_break_down, "_break_down"},
     };

@@ -40,6 +40,7 @@ __all__ = [
     "form_of",
     "give",
     "offer",
+    "offer_one",
     "text_of_delta",
 ]
 
@@ -219,17 +220,6 @@ def _is_free(port: Port) -> bool:
     return True
 
 
-def _write(port: Port, chunk: bytes) -> None:
-    """Write to the socket itself; what it does not take at once, and any error, is for `send`."""
-    try:
-        size = write(port.fd, chunk)
-    except OSError:
-        size = 0
-    if size < len(chunk):
-        port.fd = -1
-        port.send(chunk[size:])
-
-
 def give(reader: Reader, port: Port, offset: int, chunk: bytes, text: bytes) -> bool:
     """Write the ``chunk`` of the record at ``offset``, whose delta has ``text``, to a reader that
     has the one before; whether that is done, and not for the reader itself to do."""
@@ -241,7 +231,13 @@ def give(reader: Reader, port: Port, offset: int, chunk: bytes, text: bytes) -> 
     reader.after = offset
     try:
         if port.fd >= 0 or _is_free(port):
-            _write(port, chunk)
+            try:
+                size = write(port.fd, chunk)
+            except OSError:
+                size = 0
+            if size < len(chunk):  # the rest, and any error, is for `send`
+                port.fd = -1
+                port.send(chunk[size:])
         else:
             port.send(chunk)
     except Exception as error:  # for the reader's task to raise
@@ -275,11 +271,38 @@ def offer(
             wake()
 
 
+def offer_one(reader: Reader, offset: int, check: bytes, json: bytes, text: bytes) -> bool:
+    """`offer`, where ``reader`` is all who wait, and is written to; False, and nothing has
+    happened, where `offer` has to do it. (`give` is in here, as a call of it would be felt.)"""
+    port = reader.port
+    if port is None or not port.is_open or port.form is None or reader.after != offset - 1:
+        return False
+    chunk, unheard = port.form.fill(offset, check, json, text), port.text
+    if not chunk or port.fd < 0:
+        return False
+    if unheard is not None:
+        if len(unheard) >= MOST_TEXT:
+            return False
+        unheard += text
+    reader.after, port.wrote = offset, True
+    try:
+        size = write(port.fd, chunk)
+    except OSError:
+        size = 0
+    if size < len(chunk):  # the rest, and any error, is for `send`
+        port.fd = -1
+        try:
+            port.send(chunk[size:])
+        except Exception as error:  # for the reader's task to raise
+            reader.fail(error)
+    return True
+
+
 class Tape:
     """A log in this process's memory, as whoever appends to it sees it. An append by hand adds a
     record, counts its bytes here and in `usage`, and offers it to each of `takers`."""
 
-    __slots__ = ("bytes", "records", "takers", "usage", "writer")
+    __slots__ = ("bytes", "reader", "records", "takers", "usage", "writer")
 
     def __init__(self, usage: Usage) -> None:
         self.records: list[bytes] = []
@@ -289,6 +312,8 @@ class Tape:
         self.writer = 1
         #: Who wants to hear of records; None when only the store knows, which then appends.
         self.takers: tuple[Taker, ...] | None = None
+        #: Of the takers, the only one, if it is a `Reader`.
+        self.reader: Reader | None = None
 
 
 class Loan(NamedTuple):

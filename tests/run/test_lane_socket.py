@@ -10,13 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from run.test_lane_native import CLOCK, FORM, Desk, desk, read_of
-from tokenwire.express import Port
+from run.test_lane_native import CLOCK, FORM, OF_TEXT, Desk, desk, read_of
+from tokenwire.express import MOST_TEXT, Form, Port
 from tokenwire.run.call import lane as module
 from tokenwire.run.call.lane import received_in_python, twin
 
 WAYS = [received_in_python, *([twin.received] if twin.received is not None else [])]
 both_ways = pytest.mark.parametrize("received", WAYS, ids=["python", "native"][: len(WAYS)])
+#: Whether the log knows that it has this one reader.
+alone_or_not = pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "listed"])
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +63,11 @@ class Transport:
         self.peer.close()
 
 
-def reading(transport: Transport) -> Desk:
+def reading(transport: Transport, *, is_alone: bool) -> Desk:
     lane = desk()
     lane.readers[0].port = transport.port
+    if is_alone:
+        lane._tape.reader = lane.readers[0]  # type: ignore[union-attr]
     CLOCK.now = 1.5
     return lane
 
@@ -79,14 +83,15 @@ def offered(received: Any, lane: Desk, text: bytes) -> bytes:
 
 
 @both_ways
+@alone_or_not
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=st.lists(st.tuples(st.integers(1, 3900), st.sampled_from("rrfw--")), max_size=60))
-def test_a_socket_gets_all_in_order_however_full_it_is(received, steps):
+def test_a_socket_gets_all_in_order_however_full_it_is(received, is_alone, steps):
     transport = Transport()
     try:
-        lane, expected = reading(transport), b""
+        lane, expected = reading(transport, is_alone=is_alone), b""
         for size, kind in steps:
             expected += offered(received, lane, b"a" * size)
             if kind == "r":
@@ -107,9 +112,10 @@ def test_a_socket_gets_all_in_order_however_full_it_is(received, steps):
 
 
 @both_ways
-def test_what_fits_goes_past_the_transport_and_what_waits_goes_first(received):
+@alone_or_not
+def test_what_fits_goes_past_the_transport_and_what_waits_goes_first(received, is_alone):
     transport = Transport()
-    lane, expected = reading(transport), b""
+    lane, expected = reading(transport, is_alone=is_alone), b""
     for _ in range(20):
         expected += offered(received, lane, b"word")
         transport.read()
@@ -126,9 +132,10 @@ def test_what_fits_goes_past_the_transport_and_what_waits_goes_first(received):
 
 
 @both_ways
-def test_a_socket_that_is_gone_is_the_matter_of_the_transport(received):
+@alone_or_not
+def test_a_socket_that_is_gone_is_the_matter_of_the_transport(received, is_alone):
     transport = Transport()
-    lane, seen = reading(transport), []
+    lane, seen = reading(transport, is_alone=is_alone), []
     transport.port.send = seen.append
     transport.peer.close()
     chunk = offered(received, lane, b"word")
@@ -138,10 +145,61 @@ def test_a_socket_that_is_gone_is_the_matter_of_the_transport(received):
 
 
 @both_ways
-def test_a_fault_of_who_counts_is_the_readers(received):
+@alone_or_not
+def test_a_fault_of_who_counts_is_the_readers(received, is_alone):
     transport = Transport()
-    lane = reading(transport)
+    lane = reading(transport, is_alone=is_alone)
     transport.port.unsent = lambda: 1 // 0
     offered(received, lane, b"word")
     assert [kind for kind, _ in lane.readers[0].failures] == [ZeroDivisionError]
     transport.close()
+
+
+def state(lane: Desk, transport: Transport) -> list[Any]:
+    """What a record may change at its reader."""
+    reader, port = lane.readers[0], transport.port
+    transport.flush()
+    transport.read()
+    return [
+        transport.arrived, transport.writes, list(lane.calls), reader.after, list(reader.failures),
+        port.fd == port.socket, port.wrote, port.text,
+    ]  # fmt: skip
+
+
+def states(received: Any, form: Form | None, texts: list[bytes], **options: Any) -> list[Any]:
+    """The state after each record; what the reader is not written is for it to take, and then it
+    has that too."""
+    transport, found = Transport(), []
+    lane = reading(transport, is_alone=options["is_alone"])
+    transport.port.form, transport.port.text = form, options["heard"]
+    transport.port.is_open = options["is_open"]
+    try:
+        for text in texts:
+            offered(received, lane, text)
+            found.append(state(lane, transport))
+            lane.readers[0].after = lane._seq
+        return found
+    finally:
+        transport.close()
+
+
+@both_ways
+@pytest.mark.parametrize("form", [FORM, None, *OF_TEXT])
+@pytest.mark.parametrize("heard", [None, b"", b"a" * (MOST_TEXT - 9), b"a" * MOST_TEXT])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_one_reader_gets_what_it_would_get_among_several(received, form, heard, is_open):
+    texts = [b"word ", b"\\n", b"a", "é".encode(), b"x" * 3000, b"b" * 3000, b"c"]
+    alone, listed = (
+        states(
+            received,
+            form,
+            texts,
+            is_alone=is_alone,
+            is_open=is_open,
+            heard=None if heard is None else bytearray(heard),
+        )
+        for is_alone in (True, False)
+    )
+    assert alone == listed
+    is_written = is_open and form is not None and heard != b"a" * MOST_TEXT
+    assert any(arrived for arrived, *_ in alone) is is_written

@@ -157,6 +157,7 @@ class MemoryStore:
                 (wake, take, take if isinstance(take, Reader) else None)
                 for wake, take in self._wakes.growth(log)
             )
+            entry.reader = entry.takers[0][2] if len(entry.takers) == 1 else None
         return entry
 
     async def append(

@@ -26,7 +26,7 @@ import msgspec
 
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, PartDelta
-from tokenwire.express import YES, Form, Loan, Port, Reader, Taken, Tape, Usage, offer
+from tokenwire.express import YES, Form, Loan, Port, Reader, Taken, Tape, Usage, offer, offer_one
 from tokenwire.providers.base import SteadyDecoder
 from tokenwire.providers.http.connection import Connection
 from tokenwire.run.call.deadlines import Watch
@@ -34,7 +34,7 @@ from tokenwire.run.call.native import numbers_of, twin_of
 from tokenwire.run.call.pacing import FAST, Pacer
 from tokenwire.run.call.several import Place, last_of, take_several
 from tokenwire.run.call.source import Source
-from tokenwire.run.call.template import Template, is_text, is_written_so, written
+from tokenwire.run.call.template import Template, is_text, is_written_so, shared, written
 
 __all__ = ["Lane", "Seat", "Switch", "pull_in_python", "received_in_python", "switch", "twin"]
 
@@ -298,7 +298,7 @@ class Lane(_Base):
             return False
         self._template, self._varies = template, bool(template.steps)
         self._head, self._tail = template.head, template.tail
-        self._end = template.tail + b"\r\n"
+        self._end = shared(template.tail + b"\r\n")
         self._json, self._bar = template.json, template.bar
         return True
 
@@ -322,18 +322,24 @@ class Lane(_Base):
             return take_several(self, data, now)
         t = self._base + int((now - self._start) * 1000)
         if (
-            not text
-            or size > self._room - self._bytes
+            size > self._room - self._bytes
             or mean < self._wait_below
             or t <= 0  # a record has no time then
-            or is_written_so(text) is None
-            or text.startswith(self._bar)
-            or not (text.isascii() or is_text(text))
+            or not (text.lstrip(b" ").isalpha() or self._passes(text))  # most are a word
             # A character that is no ASCII has two bytes at least, and is a token at most.
             or (quarters := self._quarters - (len(text) << (not text.isascii()))) < 0
         ):
             return take_several(self, data, now)
         return self._append(text, size, t, now, mean, quarters)
+
+    def _passes(self, text: bytes) -> bool:
+        """Whether a text is one that a record may have as it is."""
+        return (
+            text != b""
+            and is_written_so(text) is not None
+            and not text.startswith(self._bar)
+            and (text.isascii() or is_text(text))
+        )
 
     def _append(
         self, text: bytes, size: int, t: int, now: float, mean: float, quarters: int
@@ -365,7 +371,8 @@ class Lane(_Base):
         if tape is not None:
             try:
                 seal = _seal.copy()  # half of what it costs to make one
-                seal.update(self._check + json)
+                seal.update(self._check)
+                seal.update(json)
                 self._check = check = seal.hexdigest().encode()
             except Exception as error:  # a fault of ours, for the run's task to raise
                 self._account.failed(error)
@@ -386,7 +393,9 @@ class Lane(_Base):
         usage.bytes += length
         usage.records += 1
         self._log_room -= length
-        offer(takers, seq, check, json, text, record)
+        reader = tape.reader
+        if reader is None or not offer_one(reader, seq, check, json, text):
+            offer(takers, seq, check, json, text, record)
         if now >= self._due or self._bytes >= _MOST_OUTSTANDING:
             self.make_up()
             self._borrow()

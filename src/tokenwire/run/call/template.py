@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import msgspec
 
@@ -16,7 +17,7 @@ from tokenwire.events.codec import encode
 from tokenwire.events.model import PartDelta, ToolCallDelta
 from tokenwire.providers.base import SteadyDecoder
 
-__all__ = ["Template", "is_text", "is_written_so", "written"]
+__all__ = ["Template", "is_text", "is_written_so", "shared", "written"]
 
 #: A JSON string in the form in which a record writes it: no escape that is not needed. What is not
 #: ASCII is looked at apart.
@@ -48,6 +49,13 @@ _Step = tuple[bytes, _Match]
 def written(text: str) -> bytes:
     """A text as a record writes it, without its quotes."""
     return _string(text)[1:-1]
+
+
+@lru_cache(1024)
+def shared(data: bytes) -> bytes:
+    """The same bytes as ``data``: one object for all streams, which is in the cache of the
+    processor at every token, where a stream's own would be read from memory."""
+    return data
 
 
 def is_text(data: bytes) -> bool:
@@ -93,6 +101,7 @@ class Template:
                 template._let_blanks_vary()
             if template.text_in(before[0]) == before[1] and template._is_proven(decoder):
                 template.json = json[: -len(end)].replace(b"%", b"%%") + b'%b","seq":%d,"t":%d}'
+                template._share()
                 return template
         return None
 
@@ -145,6 +154,11 @@ class Template:
             steps = self.steps or [(self.head, _TEXT)]
             self.steps = [*steps, (self.tail[: blanks.start()], _BLANKS)]
             self.tail = self.tail[blanks.end() :]
+
+    def _share(self) -> None:
+        """Have no bytes twice that another stream has too."""
+        self.head, self.tail, self.json = shared(self.head), shared(self.tail), shared(self.json)
+        self.steps = [(shared(fixed), match) for fixed, match in self.steps]
 
     def _is_proven(self, decoder: SteadyDecoder) -> bool:
         """Whether the decoder gives another text in the gap, and just that, whatever the fields
