@@ -50,7 +50,8 @@ static inline void ahead(const void *place, Py_ssize_t size)
     S(Usage, bytes) S(Usage, records) S(Reader, after) S(Reader, port)                         \
     S(Port, fd) S(Port, form) S(Port, is_open) S(Port, send) S(Port, socket) S(Port, text)     \
     S(Port, unsent) S(Port, wrote) S(Form, chunk) S(Form, fixed) S(Form, has_cursor)           \
-    S(Form, head) S(Form, is_json) S(Form, shift) S(Connection, diversion)                 \
+    S(Form, head) S(Form, is_json) S(Form, plain) S(Form, shift)                          \
+    S(Connection, diversion)                                                                   \
     S(Connection, _pulled) S(Connection, _transport)
 /* Bound by themselves, as the lane does not know of them. */
 #define SPOOL_SLOTS(S)                                                                         \
@@ -662,16 +663,29 @@ static int flag(PyObject *object, enum slot s, int *value)
 static int fill_form(Offer *offer, PyObject *form)
 {
     Held held = {.count = 0};
-    Bytes chunk, head, text = offer->text, cursor = {NULL, 0}, number_text = {NULL, 0};
+    Bytes plain, chunk, head, text = offer->text, cursor = {NULL, 0}, number_text = {NULL, 0};
     char cursor_out[40], number_out[24];
     int64_t fixed, shift = 0;
     int has_cursor, is_json, failed = -1;
     offer->size = 0;
     if (form == Py_None)
         return 0;
+    if (bytes(&held, form, Form_plain, &plain) || number(form, Form_fixed, &fixed))
+        goto done;
+    if (plain.size > 0) {
+        int64_t size = fixed + offer->check.size + offer->json.size + 1;
+        for (int64_t rest = offer->seq; rest > 0; rest /= 10)
+            size++;
+        Gap gaps[] = {{'x', {NULL, 0}, size}, {'d', {NULL, 0}, offer->seq},
+                      {'b', offer->check, 0}, {'b', offer->json, 0}};
+        offer->size = fill(offer->out, sizeof offer->out, plain, gaps, 4);
+        failed = offer->size > 0 ? 0 : -1;
+        offer->size = failed ? 0 : offer->size;
+        goto done;
+    }
     PyObject *shifted = hold(&held, get(form, Form_shift));
     if (bytes(&held, form, Form_chunk, &chunk) || bytes(&held, form, Form_head, &head)
-        || number(form, Form_fixed, &fixed) || flag(form, Form_has_cursor, &has_cursor)
+        || flag(form, Form_has_cursor, &has_cursor)
         || flag(form, Form_is_json, &is_json) || shifted == NULL
         || (shifted != Py_None && number(form, Form_shift, &shift)))
         goto done;
@@ -1567,7 +1581,7 @@ static int find_slot(enum slot s, PyObject *classes)
     PyObject *name = PyUnicode_InternFromString(slots[s].text);
     PyObject *member = name == NULL ? NULL : PyObject_GetAttr(owner, name);
     if (member == NULL || !Py_IS_TYPE(member, &PyMemberDescr_Type)
-        || PyDescr_TYPE(member) != (PyTypeObject *)owner
+        || !PyType_IsSubtype((PyTypeObject *)owner, PyDescr_TYPE(member))
         || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
         Py_XDECREF(name), Py_XDECREF(member);
         PyErr_Format(PyExc_TypeError, "%s.%s is no slot", slots[s].owner, slots[s].text);

@@ -89,6 +89,8 @@ class Hold(NamedTuple):
 
 
 _TEXT, _END = b'"text":"', b'","seq":'
+#: What no form's bytes have.
+_MARK = b"\0gap\0"
 #: Bytes of text after which a reader's encoder hears of what was encoded without it.
 MOST_TEXT = 1 << 10
 
@@ -97,7 +99,7 @@ class Form:
     """One chunk with one record, as a wire has it: fixed bytes around its cursor, its JSON or the
     text in that, and a number. Made by `form_of`, so that forms that are equal are the same."""
 
-    __slots__ = ("chunk", "fixed", "has_cursor", "head", "is_json", "shift")
+    __slots__ = ("chunk", "fixed", "has_cursor", "head", "is_json", "plain", "shift")
 
     def __init__(
         self, body: bytes, head: bytes, has_cursor: bool, is_json: bool, shift: int | None
@@ -112,10 +114,21 @@ class Form:
         self.is_json = is_json
         #: The number less the offset; None where there is no number.
         self.shift = shift
+        #: The chunk with gaps for size, offset, check and JSON, where those are all; else empty.
+        self.plain = b""
+        if has_cursor and not head and shift is None and _MARK not in body:
+            parts = [
+                part.replace(b"%", b"%%") for part in (body % (_MARK, _MARK, b"")).split(_MARK)
+            ]
+            self.plain = b"%%x\r\n%b%%d-%%b%b%%b%b\r\n" % tuple(parts)
 
     def fill(self, offset: int, check: bytes, json: bytes, text: bytes) -> bytes:
         """The chunk of the record at ``offset`` whose JSON has ``text``; empty where it does not
         fit."""
+        if self.plain:
+            digits = 4 if 999 < offset < 10_000 else 3 if 99 < offset < 1000 else len(str(offset))
+            size = self.fixed + digits + 1 + len(check) + len(json)
+            return self.plain % (size, offset, check, json)
         if not self.head:
             text = json
         elif not json.startswith(self.head) or (not self.is_json and b"\\" in text):

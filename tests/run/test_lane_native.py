@@ -20,7 +20,14 @@ from tokenwire import __version__
 from tokenwire.express import MOST_TEXT, Form, Port, Reader, Tape, Usage, form_of
 from tokenwire.run.call import lane as module
 from tokenwire.run.call import template as templates
-from tokenwire.run.call.lane import Lane, _Numbers, _size_lines, received_in_python, twin
+from tokenwire.run.call.lane import (
+    Lane,
+    _Near,
+    _Numbers,
+    _size_lines,
+    received_in_python,
+    twin,
+)
 from tokenwire.run.call.native import SWITCH, TWIN, numbers_of, twin_of
 from tokenwire.run.call.template import Template
 
@@ -365,7 +372,8 @@ PLACES |= {"_template.": lambda lane: lane._template}
 PLACES |= {"form.": lambda lane: own_form(lane)}
 FLOATS = ("_now", "_mean", "_start", "_due", "_pacer", "_wait_below")
 NAMES = [
-    *Lane.__slots__, *_Numbers.__slots__, *(f"_tape.{n}" for n in Tape.__slots__),
+    *Lane.__slots__, *_Near.__slots__, *_Numbers.__slots__,
+    *(f"_tape.{n}" for n in Tape.__slots__),
     *(f"_tape.usage.{n}" for n in Usage.__slots__), *(f"port.{n}" for n in Port.__slots__),
     *(f"form.{n}" for n in Form.__slots__),
     "reader.after", "reader.port", "_template.steps", "_template.tail",

@@ -147,3 +147,12 @@ def test_a_form_is_what_stands_in_it(head, middle, tail, end, text, has_cursor, 
     assert form.fill(7, b"0123", b"{}", text) == b"%x\r\n%b\r\n" % (len(data), data)
     assert form.fill(7, b"0123", b"[]", text) == b""
     assert form_of(body, head=b"{", is_json=False).fill(7, b"0123", b"{}", b"\\n") == b""
+
+
+@pytest.mark.parametrize("body", [b"id: %b\ndata: %b\n\n%b", b"%%b 5%%d%b|%b|%%%b", b"%b%b%b"])
+@pytest.mark.parametrize("offset", [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 123_456_789])
+def test_a_form_of_whole_records_is_filled_at_once(body, offset):
+    form, check, json = form_of(body), b"0123456789abcdef", b'{"a":"50%","b":1}'
+    text = body % (b"%d-%b" % (offset, check), json, b"")
+    assert form.plain
+    assert form.fill(offset, check, json, b"") == b"%x\r\n%b\r\n" % (len(text), text)

@@ -199,7 +199,13 @@ class _Numbers:
 _Base: type[_Numbers] = numbers_of(_Numbers)
 
 
-class Lane(_Base):
+class _Near(_Base):
+    """What a lane touches at every token, next to its numbers."""
+
+    __slots__ = ("_end", "_head", "_json", "_lines", "_tape", "_text", "_times", "_varies")
+
+
+class Lane(_Near):
     """The lane of one answer. `offer` it what went the ordinary way; the connection gives it reads
     by `received` until that is false, and then calls `leave`."""
 
@@ -208,10 +214,6 @@ class Lane(_Base):
         "_bar",
         "_before",
         "_decoder",
-        "_end",
-        "_head",
-        "_json",
-        "_lines",
         "_may_borrow",
         "_misses",
         "_pacer",
@@ -220,11 +222,7 @@ class Lane(_Base):
         "_source",
         "_tail",
         "_take",
-        "_tape",
         "_template",
-        "_text",
-        "_times",
-        "_varies",
         "_watch",
         "_way",
     )
@@ -334,12 +332,9 @@ class Lane(_Base):
 
     def _passes(self, text: bytes) -> bool:
         """Whether a text is one that a record may have as it is."""
-        return (
-            text != b""
-            and is_written_so(text) is not None
-            and not text.startswith(self._bar)
-            and (text.isascii() or is_text(text))
-        )
+        if not text or is_written_so(text) is None or text.startswith(self._bar):
+            return False
+        return text.isascii() or is_text(text)
 
     def _append(
         self, text: bytes, size: int, t: int, now: float, mean: float, quarters: int
@@ -419,9 +414,9 @@ class Lane(_Base):
             self._tape = None
             return
         self._tape, self._epoch, self._check, last, room = loan
-        self._last, self._lent = min(last, _MOST), min(room, _MOST)
+        self._last, self._lent = shared(min(last, _MOST)), min(room, _MOST)
         self._log_room = self._lent
-        self._usage_bound = min(loan.tape.usage.most, _MOST) - _MOST_RECORD
+        self._usage_bound = shared(min(loan.tape.usage.most, _MOST) - _MOST_RECORD)
 
     def _repay(self) -> None:
         """The sink hears of what was appended by hand; the loan ends."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 
@@ -41,6 +42,8 @@ _MOST_PLACES = 8
 
 _string = msgspec.json.Encoder().encode
 
+V = TypeVar("V", bytes, int)
+
 #: Fixed bytes, and what matches the gap after them.
 _Match = Callable[[bytes, int], re.Match[bytes] | None]
 _Step = tuple[bytes, _Match]
@@ -51,11 +54,15 @@ def written(text: str) -> bytes:
     return _string(text)[1:-1]
 
 
-@lru_cache(1024)
-def shared(data: bytes) -> bytes:
-    """The same bytes as ``data``: one object for all streams, which is in the cache of the
-    processor at every token, where a stream's own would be read from memory."""
-    return data
+def shared(value: V) -> V:
+    """The same ``value``, as one object for all streams, which is in the cache of the processor at
+    every token, where a stream's own would be read from memory."""
+    return _shared(value)
+
+
+@lru_cache(1024, typed=True)
+def _shared(value: V) -> V:
+    return value
 
 
 def is_text(data: bytes) -> bool:
