@@ -21,6 +21,7 @@ from starlette.types import Message, Send
 
 from tokenwire.express import Port
 from tokenwire.server.edge.auth import Identity
+from tokenwire.server.edge.connection.turns import turns
 
 __all__ = ["REVOKED", "Connection", "Connections", "Poked", "SharedBytes", "SlowReader"]
 
@@ -258,9 +259,10 @@ class Connections:
 
     def lateness(self) -> float:
         """How late the event loop is: `lag`, or a quarter of the time for which the ticker has been
-        due. Hundreds of requests may come within a turn of the loop, in which only that tells; but
-        one long turn by itself is no overload."""
-        return max(self.lag, (time.monotonic() - self._due) / 4)
+        due, or the time for which requests wait for their turn. Hundreds of requests may come
+        within a turn of the loop, in which only that tells; but one long turn by itself is no
+        overload."""
+        return max(self.lag, (time.monotonic() - self._due) / 4, turns().lateness())
 
     def sweep_with(self, sweeper: Callable[[float], bool]) -> None:
         """Call ``sweeper(now)`` on every tick; it says whether it still has something to watch."""

@@ -22,6 +22,7 @@ from tokenwire.server.edge.connection.light import (
     Pipeline,
 )
 from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
+from tokenwire.server.edge.connection.turns import turns
 from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.edge.limits import network_of
@@ -103,7 +104,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._cycles.clear()
         self._owns.clear()
         for own in owns:
-            own.lost()
+            own.is_gone = True
+            if own.on_gone is not None:
+                turns().take(own.lost)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -235,7 +238,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         own = transport_of(cast(dict[str, Any], cycle.scope))
         context = copy_context()
-        self.spawn(self._answer(cycle, app, own, context), context)
+        turns().take(lambda: self.spawn(self._answer(cycle, app, own, context), context))
 
     def spawn(self, work: Coroutine[Any, Any, None], context: Context) -> None:
         """Work in a task of this connection."""
