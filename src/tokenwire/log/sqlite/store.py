@@ -178,7 +178,8 @@ class SQLiteStore:
         tails = self._tails
         if not tails:
             return
-        touched: dict[str, tuple[int, list[bytes]]] = {}
+        called: dict[str, tuple[int, list[bytes]]] = {}
+        awaited: dict[str, tuple[int, list[bytes]]] = {}
         for job, result in zip(jobs, results, strict=True):
             if type(job) is BatchJob and type(job.future) is Landing and job.future.is_late:
                 job.future.set_result(result)
@@ -186,14 +187,16 @@ class SQLiteStore:
                 continue
             if isinstance(result, Appended) and result.status == "ok":
                 tails.accepted(job.log, job.records, result.tail, job.close)
+                touched = called if type(job.future) is Callback else awaited
                 is_plain = job.close is None and job.log not in touched
                 touched[job.log] = result.tail, job.records if is_plain else []
             else:
                 tails.forget(job.log)
-        if touched:
-            # Beside the tasks that append, and not a turn before them: else what their readers ask
-            # for next finds the tasks asleep, and goes a longer way.
-            asyncio.get_running_loop().call_soon(self._wake_readers, touched)
+        self._wake_readers(called)
+        if awaited:
+            # In the turn in which the tasks that append go on, and not one before: else the token
+            # after this one finds its task asleep, and goes a longer way.
+            asyncio.get_running_loop().call_soon(self._wake_readers, awaited)
 
     def _wake_readers(self, touched: dict[str, tuple[int, list[bytes]]]) -> None:
         for log, (tail, records) in touched.items():
