@@ -20,7 +20,17 @@ from tokenwire.express import Reader, Taker, Tape, Usage, offer, text_of_delta
 from tokenwire.log.base import Appended, Page, Take, Then, Wake
 from tokenwire.log.tail import Tails
 
-__all__ = ["SPOOL", "Batch", "Item", "Landing", "Outcome", "Spool", "Spools", "native_land"]
+__all__ = [
+    "PACES",
+    "SPOOL",
+    "Batch",
+    "Item",
+    "Landing",
+    "Outcome",
+    "Spool",
+    "Spools",
+    "native_land",
+]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -155,6 +165,7 @@ class Spools(Tails):
 
     #: Whether spools keep what the store has, which may lose it. Readers compare checks then.
     keeps = False
+    paces = PACES
 
     def __init__(self, carry: Callable[[Batch], None]) -> None:
         super().__init__()
@@ -219,7 +230,7 @@ class Spools(Tails):
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         self.is_due = True
-        for count, pace in PACES:
+        for count, pace in self.paces:
             if self._last >= count:
                 pause = self._begun + pace - loop.time()
                 if pause > 0.0005:
