@@ -51,12 +51,12 @@ static void say(Model *model, int64_t now) {
     char json[640], block[768];
     int size = snprintf(
         json, sizeof json,
-        "data: {\"id\":\"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxYz012\",\"object\":"
+        "data: {\"id\":\"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxY%04d\",\"object\":"
         "\"chat.completion.chunk\",\"created\":1795416446,\"model\":\"bench-model-2026-11-01\","
         "\"service_tier\":\"default\",\"system_fingerprint\":\"fp_0123456789\",\"choices\":[{"
         "\"index\":0,\"delta\":{\"content\":\"~%0*llx~\"},\"logprobs\":null,"
         "\"finish_reason\":null}],\"usage\":null}\n\n",
-        DIGITS, (unsigned long long)now);
+        model->fd % 10000, DIGITS, (unsigned long long)now);
     int whole = snprintf(block, sizeof block, "%x\r\n%s\r\n", (unsigned)size, json);
     ssize_t sent = send(model->fd, block, (size_t)whole, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent == whole) return;

@@ -43,16 +43,17 @@ static void watch(int fd) {
 }
 
 static void say(Stream *stream, unsigned number, int64_t now) {
-    /* A Chat Completions chunk of some 320 bytes, as most servers send it. */
+    /* A Chat Completions chunk of some 320 bytes, as most servers send it; each answer has an id of
+       its own. */
     char json[640], block[768];
     int size = snprintf(
         json, sizeof json,
-        "data: {\"id\":\"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxYz012\",\"object\":"
+        "data: {\"id\":\"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxY%04d\",\"object\":"
         "\"chat.completion.chunk\",\"created\":1795416446,\"model\":\"bench-model-2026-11-01\","
         "\"service_tier\":\"default\",\"system_fingerprint\":\"fp_0123456789\",\"choices\":[{"
         "\"index\":0,\"delta\":{\"content\":\"~%s\"},\"logprobs\":null,\"finish_reason\":null}],"
         "\"usage\":null}\n\n",
-        WORDS[number % (sizeof WORDS / sizeof *WORDS)]);
+        stream->model % 10000, WORDS[number % (sizeof WORDS / sizeof *WORDS)]);
     int whole = snprintf(block, sizeof block, "%x\r\n%s\r\n", (unsigned)size, json);
     if (send(stream->model, block, (size_t)whole, MSG_NOSIGNAL) != whole) fail("model send");
     stream->sent[stream->left++ % MOST_UNDER_WAY] = now;
