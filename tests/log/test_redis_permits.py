@@ -327,6 +327,26 @@ def test_appends_of_one_turn_to_one_log_keep_their_order() -> None:
     run_two(case)
 
 
+def test_an_append_while_the_end_is_under_way() -> None:
+    """It is given when the end's answer is still due: the owner is known, its log is not ended."""
+
+    async def case(writer: RedisStore, other: RedisStore, server: RedisServer) -> None:
+        for log in ("s", "t"):
+            records = await permitted(writer, log)
+            n = len(records)
+            append = writer.append(log, epoch=1, first=n + 1, records=[b"end"], close="complete")
+            end = asyncio.create_task(append)
+            for _ in range(3):  # it is sent
+                await asyncio.sleep(0)
+            assert not end.done()
+            outcome = await soon(writer, log, n + 2, b"late")
+            assert (await end).status == "ok"
+            assert outcome.status == "closed"
+            assert (await other.read(log, fresh=True)).records == [*records, b"end"]
+
+    run_two(case)
+
+
 STEPS = ("word", "word", "word", "turn", "take", "by before", "back", "wire", "fence", "cut")
 
 

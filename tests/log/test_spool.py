@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tokenwire.errors import FencedError, LogError, StoreUnavailableError
 from tokenwire.events.model import TextDelta
+from tokenwire.log import spool as spools
 from tokenwire.log.base import Appended, Page
 from tokenwire.log.spool import MOST_LANDED, STALL_SECONDS, Batch, Outcome, Spool, Spools
 from tokenwire.relay.produce import Producer, ProducerLimits
@@ -264,6 +265,48 @@ def test_a_store_that_takes_its_time_lends_nothing_until_it_answers() -> None:
         assert store.tape("other") is not None
 
     case(test)
+
+
+def test_an_append_goes_behind_what_is_there_however_much_that_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spools, "MOST_ITEMS", 2)
+
+    async def test(store: Store) -> None:
+        for log in "abcder":
+            assert store.tails.append(log, 1, 1, [b"one"], print)
+        store.tails.retire("r")
+        assert [each.log for group in store.groups for each, _, _ in group.items] == [*"abcder"]
+
+    case(test)
+
+
+def test_readers_hear_of_what_was_in_the_store_all_the_time() -> None:
+    async def test(store: Store) -> None:
+        store.records.append(b"one")  # its answer was lost
+        told = give(store, 1, b"one")
+        await turns()
+        store.commit()
+        assert (store.seen, told) == ([b"one"], [None])
+
+    case(test)
+
+
+def test_a_reader_that_fails_is_logged_whatever_became_of_the_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(store: Store) -> None:
+        def fail() -> None:
+            raise ValueError("a fault")
+
+        store.tails.subscribe("r", fail)
+        give(store, 1, b"one")
+        await turns()
+        store.lose(late=True)
+        assert store.records == [b"one"]
+
+    case(test)
+    assert "the wake-up of a reader failed" in caplog.text
 
 
 def test_what_has_landed_does_not_stay() -> None:

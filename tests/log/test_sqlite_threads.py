@@ -15,6 +15,7 @@ import pytest
 from tokenwire.errors import NotFoundError, StoreUnavailableError
 from tokenwire.log.base import Appended
 from tokenwire.log.completion import Callback
+from tokenwire.log.spool import Landing
 from tokenwire.log.sqlite import lock
 from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.log.sqlite.thread import Job, JobThread
@@ -268,3 +269,52 @@ def test_probes_at_once_are_one_write(tmp_path: Path) -> None:
         assert len(writes) == 1
 
     run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+async def taken_from(store: SQLiteStore, log: str) -> None:
+    await store.release(log, epoch=1)
+    assert await store.claim(log, owner="another") is not None
+    assert await store.renew({log: 1}, owner="me") == {log}
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda store: store.release("s", epoch=1),
+        lambda store: store.delete("s"),
+        lambda store: taken_from(store, "s"),
+    ],
+    ids=["release", "delete", "renew"],
+)
+def test_a_log_that_is_given_up_has_no_spool(
+    tmp_path: Path, act: Callable[[SQLiteStore], Awaitable[None]]
+) -> None:
+    """What it was given before goes to the file in front of that."""
+
+    async def case(store: SQLiteStore) -> None:
+        await store.create("s", owner="me")
+        told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        assert store.append_soon("s", epoch=1, first=1, records=[b"1"], then=told.set_result)
+        assert store.tape("s") is not None
+        await act(store)
+        assert store.tape("s") is None
+        assert await told is None
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_a_callback_that_fails_is_logged_and_the_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def land(self: Landing, outcomes: Any) -> None:
+        raise ValueError("a fault")
+
+    async def case(store: SQLiteStore) -> None:
+        for log in "st":
+            await store.create(log, owner="me")
+        monkeypatch.setattr(Landing, "set_result", land)
+        assert store.append_soon("s", epoch=1, first=1, records=[b"1"], then=print)
+        assert (await appended(store, "t")).status == "ok"
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+    assert "the callback of a job failed" in caplog.text

@@ -222,6 +222,8 @@ class Spools(Tails):
         if spool is not None:
             self._sync(spool)
             spool.writer, spool.takers = 0, None
+            while spool.is_dirty and len(self.dirty) > MOST_ITEMS:
+                self.hand_over()
         self.hand_over()
 
     def schedule(self) -> None:
@@ -296,8 +298,7 @@ class Spools(Tails):
         Readers get what they wait for, whoever appends hears of it, and the next group leaves."""
         if batch.has_failed:  # the outcome was unknown, and whoever appended has been told
             for spool, _, _ in batch.items:
-                self.forget(spool.log)
-                self.grown(spool.log)
+                self._look(spool.log)
             return
         self._end(batch)
         if outcomes is None and _native is not None and not self.keeps:
@@ -315,8 +316,7 @@ class Spools(Tails):
     def _landed(self, spool: Spool, start: int, end: int) -> None:
         log, records = spool.log, spool.records
         if spool.problem is not None or spool.landed != start:  # others tell
-            self.forget(log)
-            self.grown(log)
+            self._look(log)
             return
         spool.landed = end
         try:
@@ -338,6 +338,14 @@ class Spools(Tails):
     def _offer(self, readers: tuple[Taker, ...], end: int, records: list[bytes]) -> None:
         _offer(readers, end, records[end - 1])
 
+    def _look(self, log: str) -> None:
+        """Readers look into the store: what is in it is not known here."""
+        self.forget(log)
+        try:
+            self.grown(log)
+        except Exception as error:
+            self._fault(error)
+
     def _fault(self, error: BaseException) -> None:
         """A reader could not be woken; the records are in the log all the same."""
         _log.error("the wake-up of a reader failed", exc_info=error)
@@ -356,9 +364,12 @@ class Spools(Tails):
         spool.problem, spool.writer, spool.takers = outcome, 0, None
         if self._spools.get(spool.log) is spool:
             del self._spools[spool.log]
-        self.forget(spool.log)
+        is_in = isinstance(outcome, Appended) and outcome.status == "duplicate"
+        if is_in:  # readers heard nothing when it came there
+            self._look(spool.log)
+        else:
+            self.forget(spool.log)
         if spool.then is not None:
-            is_in = isinstance(outcome, Appended) and outcome.status == "duplicate"
             self._tell(spool, None if is_in else outcome)
 
     def _tell(self, spool: Spool, problem: Outcome) -> None:

@@ -340,9 +340,13 @@ class SQLiteStore:
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
         leases = dict(logs)
-        return await self._write(lambda w: w.renew(leases, owner, lease))
+        losses: set[str] = await self._write(lambda w: w.renew(leases, owner, lease))
+        for log in losses:
+            self._tails.retire(log)
+        return losses
 
     async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
+        self._tails.retire(log)
         await self._write(lambda w: w.release(log, epoch, handed_over))
 
     async def orphans(self, *, most: int = 100, lease: float = 15.0) -> list[str]:
@@ -397,6 +401,7 @@ class SQLiteStore:
         return await self._read(lambda r: r.documents(kind, prefix, most, after))
 
     async def delete(self, log: str) -> None:
+        self._tails.retire(log)
         await self._write(lambda w: w.delete(log), log)
         self._empty_wal_soon()
 

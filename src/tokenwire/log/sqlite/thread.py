@@ -223,7 +223,10 @@ class JobThread:
 def _resolve(job: Job, result: Any) -> None:
     if job.future.done():
         return  # the caller was cancelled; the work is done all the same
-    if isinstance(result, BaseException):
-        job.future.set_exception(result)
-    else:
-        job.future.set_result(result)
+    try:
+        if isinstance(result, BaseException):
+            job.future.set_exception(result)
+        else:
+            job.future.set_result(result)
+    except Exception:  # others' answers come after it
+        _log.exception("the callback of a job failed")

@@ -187,6 +187,8 @@ class Calls:
                 or not 0 < count <= MOST_RECORDS
                 or first > MOST_OFFSET
             ):
+                if owned is not None and close is not None:
+                    owned.permit_end = 0.0  # what is given while this is under way is looked at
                 values.append(_in_full(item, words))
                 size += 8 + count
             elif (
