@@ -236,6 +236,30 @@ def test_what_is_appended_by_hand_after_the_log_is_lost(by: str) -> None:
     run(case)
 
 
+async def taken_from(store: RedisStore, log: str = "s") -> None:
+    await store.release(log, epoch=1)
+    assert await store.claim(log, owner="another") is not None
+    assert await store.renew({log: 1}, owner="me") == {log}
+
+
+@pytest.mark.parametrize(
+    "act",
+    [lambda store: store.release("s", epoch=1), lambda store: store.delete("s"), taken_from],
+    ids=["release", "delete", "renew"],
+)
+def test_a_log_that_is_given_up_has_no_spool(act: Callable[..., Awaitable[None]]) -> None:
+    async def case(
+        writer: RedisStore, other: RedisStore, server: RedisServer, proxy: Proxy
+    ) -> None:
+        hand = await producing(writer)
+        await hand.add()
+        assert writer.tape("s") is not None
+        await act(writer)
+        assert writer.tape("s") is None
+
+    run(case)
+
+
 STEPS = ("add", "add", "add", "turn", "wait", "swallow", "cut", "repay", "settle", "stop", "full")
 
 

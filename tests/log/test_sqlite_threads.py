@@ -271,7 +271,7 @@ def test_probes_at_once_are_one_write(tmp_path: Path) -> None:
     run(SQLiteStore(f"{tmp_path}/log.db"), case)
 
 
-async def taken_from(store: SQLiteStore, log: str) -> None:
+async def taken_from(store: SQLiteStore, log: str = "s") -> None:
     await store.release(log, epoch=1)
     assert await store.claim(log, owner="another") is not None
     assert await store.renew({log: 1}, owner="me") == {log}
@@ -282,12 +282,12 @@ async def taken_from(store: SQLiteStore, log: str) -> None:
     [
         lambda store: store.release("s", epoch=1),
         lambda store: store.delete("s"),
-        lambda store: taken_from(store, "s"),
+        taken_from,
     ],
     ids=["release", "delete", "renew"],
 )
 def test_a_log_that_is_given_up_has_no_spool(
-    tmp_path: Path, act: Callable[[SQLiteStore], Awaitable[None]]
+    tmp_path: Path, act: Callable[..., Awaitable[None]]
 ) -> None:
     """What it was given before goes to the file in front of that."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from tokenwire.log.base import LogInfo
 from tokenwire.log.redis.appending.owned import missing
 
-__all__ = ["info_of", "key_of"]
+__all__ = ["info_of", "key_of", "thread_of"]
 
 
 def info_of(log: str, answer: Any) -> LogInfo:
@@ -32,3 +32,8 @@ def info_of(log: str, answer: Any) -> LogInfo:
 def key_of(answer: Any) -> str | None:
     """The idempotency key that the log of a description was created with."""
     return answer[10].decode() or None
+
+
+def thread_of(answer: Any) -> str | None:
+    """The conversation of the log of a description."""
+    return answer[9].decode() or None

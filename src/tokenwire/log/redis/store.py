@@ -35,7 +35,7 @@ from tokenwire.log.redis.appending.owned import Owned, missing
 from tokenwire.log.redis.appending.spools import RedisSpools
 from tokenwire.log.redis.check import REHEARSER, check_store, rehearse
 from tokenwire.log.redis.create import Creations
-from tokenwire.log.redis.described import info_of
+from tokenwire.log.redis.described import info_of, key_of, thread_of
 from tokenwire.log.redis.index import INDEX, Index
 from tokenwire.log.redis.link import Link
 from tokenwire.log.redis.owner import OWNER, Owner
@@ -224,7 +224,7 @@ class RedisStore:
             return
         answer = await self._owner(log, "describe")
         if answer[0] == "ok":
-            await self._index.closed(log, _text(answer[10]), _text(answer[9]))
+            await self._index.closed(log, key_of(answer), thread_of(answer))
 
     def append_soon(
         self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
@@ -330,7 +330,7 @@ class RedisStore:
             return None
         await self._index.lease(log, lease)
         described = await self._owner(log, "describe")
-        state, key = info_of(log, described), _text(described[10])
+        state, key = info_of(log, described), key_of(described)
         self._owned[log] = Owned(
             owner, nonce, lease, state.meta, state.thread, key, answer[1], state.bytes
         )
@@ -339,7 +339,10 @@ class RedisStore:
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
         work = self._renewals.renew(logs, owner, lease, self._ttl, self._publish)
-        return await self._apart(work)
+        losses: set[str] = await self._apart(work)
+        for log in losses:
+            self._tails.retire(log)
+        return losses
 
     async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
         self._tails.retire(log)
@@ -381,7 +384,7 @@ class RedisStore:
                     else:
                         await self._index.lease(log, remaining)
                 elif answer[0] == "ok":  # its end was not noted
-                    await self._index.closed(log, _text(answer[10]), _text(answer[9]))
+                    await self._index.closed(log, key_of(answer), thread_of(answer))
                 else:
                     await self._index.unmade(log)
                 if len(names) >= most:
@@ -455,6 +458,7 @@ class RedisStore:
         return await self._apart(self._index.documents(kind, prefix, most, after))
 
     async def delete(self, log: str) -> None:
+        self._tails.retire(log)
         await self._apart(self._expiry.erase(log))
         self._tails.forget(log)
         self._tails.wake(log)
@@ -491,8 +495,3 @@ class RedisStore:
 
 
 _append_soon = RedisStore.append_soon
-
-
-def _text(value: Any) -> str | None:
-    """A field of an answer of owner.lua; empty is none."""
-    return value.decode() or None
