@@ -14,8 +14,7 @@ import pytest
 
 from tokenwire.errors import NotFoundError, StoreUnavailableError
 from tokenwire.log.base import Appended
-from tokenwire.log.completion import Callback
-from tokenwire.log.spool import Landing
+from tokenwire.log.completion import Callback, Landing
 from tokenwire.log.sqlite import lock
 from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.log.sqlite.thread import Job, JobThread

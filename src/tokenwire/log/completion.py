@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tokenwire.log.base import Appended, Then
+from tokenwire.log.spool import Batch, Outcome, Spools
 
-__all__ = ["Answer", "Callback"]
+__all__ = ["Answer", "Callback", "Landing"]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -54,3 +56,29 @@ class Callback:
             self._then(problem)
         except Exception:
             _log.exception("the callback of an append failed")
+
+
+class Landing:
+    """An `Answer` to a group: it hears what became of it."""
+
+    __slots__ = ("_batch", "_spools")
+
+    def __init__(self, spools: Spools, batch: Batch) -> None:
+        self._spools, self._batch = spools, batch
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was answered before it was done."""
+        return self._batch.has_failed
+
+    def done(self) -> bool:
+        """Never: it cannot be cancelled."""
+        return False
+
+    def set_result(self, outcomes: Sequence[Outcome] | None) -> None:
+        """It is in the store, but for those items that were refused."""
+        self._spools.land(self._batch, outcomes)
+
+    def set_exception(self, error: BaseException) -> None:
+        """What stood in the way."""
+        self._spools.fail(self._batch, error)

@@ -25,7 +25,6 @@ __all__ = [
     "SPOOL",
     "Batch",
     "Item",
-    "Landing",
     "Outcome",
     "Spool",
     "Spools",
@@ -477,29 +476,3 @@ def _offer(readers: tuple[Taker, ...], offset: int, record: bytes) -> None:
     for wake, take, _ in readers:
         if take is None or not take(offset, record):
             wake()
-
-
-class Landing:
-    """An `Answer` to a group: it hears what became of it."""
-
-    __slots__ = ("_batch", "_spools")
-
-    def __init__(self, spools: Spools, batch: Batch) -> None:
-        self._spools, self._batch = spools, batch
-
-    @property
-    def is_late(self) -> bool:
-        """Whether it was answered before it was done."""
-        return self._batch.has_failed
-
-    def done(self) -> bool:
-        """Never: it cannot be cancelled."""
-        return False
-
-    def set_result(self, outcomes: Sequence[Outcome] | None) -> None:
-        """It is in the store, but for those items that were refused."""
-        self._spools.land(self._batch, outcomes)
-
-    def set_exception(self, error: BaseException) -> None:
-        """What stood in the way."""
-        self._spools.fail(self._batch, error)

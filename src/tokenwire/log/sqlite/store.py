@@ -28,10 +28,10 @@ from tokenwire.log.base import (
     Then,
     Wake,
 )
-from tokenwire.log.completion import Callback
+from tokenwire.log.completion import Callback, Landing
 from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
-from tokenwire.log.spool import Batch, Landing, Spool, Spools
+from tokenwire.log.spool import Batch, Spool, Spools
 from tokenwire.log.sqlite.heads import name_hash
 from tokenwire.log.sqlite.reader import Heard, Reader
 from tokenwire.log.sqlite.schema import connect, explain, prepare
