@@ -143,6 +143,19 @@ async def test_whoever_comes_back_has_little_to_skip(wire):
         assert count <= len(records) - offset + 15
 
 
+async def test_the_newest_place_is_taken_whenever_it_was_kept():
+    records, states = long_run(), EncoderStates(every=10)
+    store, make = await stored(records), MAKES["openai-responses"]
+    await read(store, make, place_at(records, 90), states, most=20)
+    await read(store, make, place_at(records, 19), states, most=15)
+    (entry,) = states._entries.values()
+    assert list(entry.states) != sorted(entry.states)
+    place = place_at(records, 95)
+    got, count = await read(store, make, place, states)
+    assert got == (await read(store, make, place, None))[0]
+    assert count <= len(records) - 80
+
+
 async def test_other_options_have_states_of_their_own():
     records, states = long_run(), EncoderStates(every=10)
     store, place = await stored(records), place_at(long_run(), 95)

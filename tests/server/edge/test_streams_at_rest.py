@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -11,6 +12,12 @@ from typing import Any
 import pytest
 
 from support.server import Site, site
+from tokenwire.log.memory import MemoryStore
+from tokenwire.relay.follow import Follower
+from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.respond import RunResponse
+from tokenwire.server.edge.transport import Transport
+from tokenwire.wire.native import NativeEncoder
 
 
 @pytest.fixture
@@ -199,3 +206,64 @@ def test_a_request_whose_body_is_not_all_here_keeps_its_task(here: Site) -> None
     assert len(here.app.state.connections) == 1
     cancel(here, run)
     wire.read_to(b"\r\n0\r\n\r\n")
+
+
+def test_who_hears_of_the_peer_is_decided_once() -> None:
+    """A body that is not all here at first keeps the task, and its `receive`, to the end."""
+
+    async def main() -> None:
+        store, connections, is_pending = MemoryStore(), Connections(), True
+        await store.create("run", owner="o")
+        gone = asyncio.Event()
+        transport = Transport(takes_rest=True, unread=lambda: is_pending)
+
+        async def receive() -> Any:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            nonlocal is_pending
+            is_pending = False
+
+        response = RunResponse(connections, Follower(store, "run"), NativeEncoder(), run_id="run")
+        scope = {"type": "http", "method": "GET", "tokenwire.transport": transport}
+        answering = asyncio.ensure_future(response(scope, receive, send))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (is_pending, transport.rest, len(connections)) == (False, None, 1)
+        gone.set()
+        await asyncio.wait_for(answering, 20)
+        assert len(connections) == 0
+        await connections.aclose()
+
+    asyncio.run(main())
+
+
+def test_an_application_that_fails_behind_its_answer_breaks_it_off(
+    here: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "tokenwire.access")
+    guarded = here.app._guarded
+    has_left: list[bool] = []
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        await guarded(scope, receive, send)
+        if scope["method"] == "POST":
+            has_left.append(scope["tokenwire.transport"].rest is not None)
+            raise RuntimeError("behind its answer")
+
+    monkeypatch.setattr(here.app, "_guarded", failing)
+    wire = Wire(here)
+    wire.send(request(here, "POST", "/v1/runs", START))
+    data = b""
+    try:
+        while piece := wire.socket.recv(65536):
+            data += piece
+    except ConnectionResetError:
+        pass
+    assert has_left == [True]
+    assert not data.endswith(b"\r\n0\r\n\r\n")
+    until(lambda: len(here.app.state.connections) == 0 and tasks(here) == 0)
+    until(lambda: lines(caplog, "/v1/runs"))
+    assert len(lines(caplog, "/v1/runs")) == 1
+    assert any("behind its answer" in str(record.exc_info) for record in caplog.records)

@@ -260,7 +260,9 @@ class GuardedProtocol(HttpToolsProtocol):
             await _end(cycle, failure)
             return
         self._let_go(cycle, own)
-        rest.go_on(_Way(self, cycle, own, context))
+        if failure is not None:  # after it had left a rest, which ends as if its peer had gone
+            self._abort()
+        rest.go_on(_Way(self, cycle, own, context, failure))
 
     def _let_go(self, cycle: RequestResponseCycle, own: Transport) -> None:
         """Drop what only the request needed."""
@@ -428,7 +430,7 @@ class GuardedProtocol(HttpToolsProtocol):
 class _Way:
     """What a response that goes on has of its connection."""
 
-    __slots__ = ("_context", "_cycle", "_own", "_protocol")
+    __slots__ = ("_context", "_cycle", "_failure", "_own", "_protocol")
 
     def __init__(
         self,
@@ -436,8 +438,11 @@ class _Way:
         cycle: RequestResponseCycle,
         own: Transport,
         context: Context,
+        failure: BaseException | None,
     ) -> None:
         self._protocol, self._cycle, self._own, self._context = protocol, cycle, own, context
+        #: What the application failed with, after it had left the rest.
+        self._failure = failure
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """See `RestWay`."""
@@ -449,7 +454,7 @@ class _Way:
         if own.when_over is not None:
             own.when_over()
         own.forget()
-        await _end(self._cycle, failure)
+        await _end(self._cycle, self._failure or failure)
 
 
 def _parser_of(protocol: GuardedProtocol) -> Any:

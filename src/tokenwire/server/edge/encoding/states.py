@@ -63,7 +63,8 @@ class EncoderStates:
             follower.rewind()
             return None
         entry = self._entries.get(key)
-        for offset in reversed(entry.states) if entry is not None else ():
+        # (A reader whose place is early may have kept the newest one.)
+        for offset in sorted(entry.states, reverse=True) if entry is not None else ():
             if entry is None or offset > at:
                 continue
             check, data = entry.states[offset]

@@ -47,6 +47,7 @@ class Stream:
         "_first",
         "_is_asleep",
         "_keeper",
+        "_may_rest",
         "_out",
         "_release",
         "_shared_wire",
@@ -94,13 +95,8 @@ class Stream:
         self._shared_wire: str | None = None
         self._way: RestWay | None = None
         self._is_asleep = False
-
-    @property
-    def may_rest(self) -> bool:
-        """Whether the stream can go on after ASGI's call."""
-        transport = self._transport
-        is_run = isinstance(self.follower, Follower)  # another kind of stream only waits
-        return is_run and transport.takes_rest and transport.is_received()
+        #: Whether the stream can go on after ASGI's call.
+        self._may_rest = False
 
     def open(self, identity: Identity | None, receive: Receive) -> None:
         """Begin to look after the peer, of whom ``identity`` is known."""
@@ -109,7 +105,10 @@ class Stream:
         transport = self._transport
         self.connection = self.connections.open(self.follower, identity)
         self.connection.unsent = transport.unsent
-        if self.may_rest:
+        # Decided once: it says who hears of the peer's end. Another kind of follower only waits.
+        is_run = isinstance(self.follower, Follower)
+        self._may_rest = is_run and transport.takes_rest and transport.is_received()
+        if self._may_rest:
             transport.watch(self.connection.gone)
         else:
             self._watch = watch_disconnect(receive, self.connection.gone)
@@ -131,7 +130,7 @@ class Stream:
         if body is not None:
             express = Express(encoder, encode, self.connection, body)
             self.follower.express(express.take, express.one, body.port)
-        return await self._pump(waits=not self.may_rest)
+        return await self._pump(waits=not self._may_rest)
 
     async def dealt_with(self, error: Exception) -> bool:
         """What a failure means for the stream; False where it has to be raised."""
