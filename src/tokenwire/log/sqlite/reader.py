@@ -260,7 +260,8 @@ class Reader:
             return Page([], after + 1, tail, closed)
         records: list[bytes] = []
         if after < paged:
-            records = read_pages(connection, sid, log, after, most, most_bytes)
+            # Behind the last page there is nothing to ask for.
+            records = read_pages(connection, sid, log, after, min(most, paged - after), most_bytes)
         end = after + len(records)
         if paged <= end < tail and len(records) < most:  # it goes on in the journal
             entries = journal.entries(sid, end)[: most - len(records)]
