@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -26,9 +27,11 @@ from tokenwire.relay.commands import (
     expiry,
     is_expiry,
 )
+from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.waiting.inbox import Inbox
 from tokenwire.relay.waiting.links import Links
+from tokenwire.run.inbox import Inbox as RunInbox
 from tokenwire.testing import call
 from tokenwire.tools.registry import ToolSet
 
@@ -188,12 +191,12 @@ async def test_an_answer_that_has_not_had_its_turn_is_not_too_late(url: str) -> 
     async with process(url, mail, wrap=wrapped(stores)) as runs:
         info, approval = await begin(runs)
         owned, late = runs.owned[info.id], []
-        put, owned.inbox.put = owned.inbox.put, late.append  # type: ignore[method-assign]
-        await runs.approve(info.id, approval, approved=True)
-        await until(lambda: late)
-        await runs.worker.expire(owned)
-        assert stores[0].ends == 0
-        put(late[0])
+        with patch.object(RunInbox, "put", lambda _, command: late.append(command)):
+            await runs.approve(info.id, approval, approved=True)
+            await until(lambda: late)
+            await runs.worker.expire(owned)
+            assert stores[0].ends == 0
+        owned.inbox.put(late[0])
         assert fold(await events_of(runs, info.id)).outcome == "complete"
         assert mail.sent == ["all"]
 
@@ -232,12 +235,11 @@ async def test_an_answer_after_the_last_reader_left_is_refused(every_url: str) -
     async with process(every_url, mail) as runs:
         info, approval = await begin(runs, on_disconnect="stop:600")
         owned = runs.owned[info.id]
-        owned.check_commands = never  # type: ignore[method-assign]
-        owned.cancel_soon(m.Control(command="cancel", by="on_disconnect"))
-        await until(lambda: has_command(runs, info.id))
-        with pytest.raises(ConflictError, match="cancelled"):
-            await runs.approve(info.id, approval, approved=True)
-        del owned.check_commands  # type: ignore[attr-defined]
+        with patch.object(OwnedRun, "check_commands", lambda _: never()):
+            owned.cancel_soon(m.Control(command="cancel", by="on_disconnect"))
+            await until(lambda: has_command(runs, info.id))
+            with pytest.raises(ConflictError, match="cancelled"):
+                await runs.approve(info.id, approval, approved=True)
         await owned.check_commands()
         state = fold(await events_of(runs, info.id))
         assert (state.outcome, mail.sent) == ("cancelled", [])
