@@ -44,6 +44,7 @@ export class UIMessageFold extends Translation<UIChunk> {
   #stepCalls = new Set<string>();
   #answered = new Set<string>();
   #stepTold = false;
+  #stepOpen = false;
   #hidden = new Set<number>();
   #compat: Compat;
 
@@ -70,12 +71,15 @@ export class UIMessageFold extends Translation<UIChunk> {
   }
 
   protected stepStart(): UIChunk[] {
+    // Of an attempt before this one the client may have the start, and nothing else.
+    const isTold = this.#stepOpen && !this.#stepTold;
     this.#stepCalls.clear();
-    this.#stepTold = false;
-    return [{ type: "start-step" }];
+    [this.#stepTold, this.#stepOpen] = [false, true];
+    return isTold ? [] : [{ type: "start-step" }];
   }
 
   protected stepEnd(): UIChunk[] {
+    this.#stepOpen = false;
     return [{ type: "finish-step" }];
   }
 
