@@ -10,6 +10,9 @@ from pathlib import Path
 __all__ = ["free_port"]
 
 _taken: set[int] = set()
+#: Not the module's own numbers: property tests begin them anew at each example, so that two workers
+#: would draw the same ports at the same moment.
+_random = random.SystemRandom()
 
 
 def _first_of_the_kernel() -> int:
@@ -24,7 +27,7 @@ def free_port(also: int = 0) -> int:
     ``also`` the port that many above is free as well (a Redis cluster's)."""
     highest = _first_of_the_kernel() - 1 - also
     while True:
-        port = random.randrange(10_000, highest)
+        port = _random.randrange(10_000, highest)
         if port in _taken:
             continue
         with contextlib.suppress(OSError), contextlib.ExitStack() as probes:
