@@ -46,7 +46,7 @@ MOST_LANDED = 64
 STALL_SECONDS = 1.0
 
 #: Records of the last group from which on the next one begins so many seconds after it.
-PACES = ((100, 0.010), (48, 0.006), (16, 0.003), (4, 0.001))
+PACES = ((100, 0.010), (16, 0.006), (8, 0.004), (3, 0.003))
 
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from tokenwire.errors import StoreUnavailableError
 from tokenwire.express import Taker, give, text_of_delta
 from tokenwire.log.base import Appended
-from tokenwire.log.spool import PACES, Batch, Outcome, Spools
+from tokenwire.log.spool import Batch, Outcome, Spools
 
 __all__ = ["Group", "RedisSpools"]
 
@@ -31,7 +31,7 @@ class RedisSpools(Spools):
 
     keeps = True
     #: A busy Redis is asked more rarely, as each call costs it some 30 us beside its records.
-    paces = ((48, 0.005), *PACES)
+    paces = ((48, 0.005), (16, 0.003), (4, 0.001))
 
     def __init__(self) -> None:
         super().__init__(_lose)
