@@ -199,8 +199,12 @@ async def test_what_cannot_be_copied_is_read_from_the_start():
         def __contains__(self, name: object) -> bool:
             return True
 
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
     others: list[Make] = [
         lambda p: UIMessageEncoder(resolved_ids=Ids(), place=p),
+        lambda p: AGUIEncoder(history=[{"role": "user", "content": deep}], place=p),
         lambda p: OwnEncoder(NativeEncoder(), "own"),
     ]
     for make in others:

@@ -74,6 +74,25 @@ def test_what_waits_is_late() -> None:
     run_async(main())
 
 
+def test_what_fails_holds_up_nobody() -> None:
+    async def main() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, what: told.append(what["message"])
+        )
+        one, done = Turns(1), asyncio.Event()
+
+        def fail() -> None:
+            raise RuntimeError("a fault of ours")
+
+        for work in (fail, fail, done.set):
+            one.take(work)
+        await asyncio.wait_for(done.wait(), 30)
+        assert told == ["work of a turn failed"] * 2
+
+    run_async(main())
+
+
 def test_a_crowd_of_requests_is_answered_and_its_readers_may_leave_at_once() -> None:
     with site(on_disconnect="stop") as here:
 

@@ -32,15 +32,15 @@ class Turns:
         self._is_counting = False
 
     def take(self, work: Callable[[], None]) -> None:
-        """Do ``work`` now, or in a later turn. It must not raise."""
+        """Do ``work`` now, or in a later turn. What it raises is told to the event loop: the others
+        are done all the same."""
         if not self._is_counting:
             self._is_counting = True
             asyncio.get_running_loop().call_soon(self._turn)
         if self._waiting or self._done >= self._most:
             self._waiting.append((self._clock(), work))
             return
-        self._done += 1
-        work()
+        self._do(work)
 
     def lateness(self) -> float:
         """For how many seconds the oldest that waits has waited."""
@@ -49,12 +49,18 @@ class Turns:
     def _turn(self) -> None:
         self._done = 0
         while self._waiting and self._done < self._most:
-            self._done += 1
-            _, work = self._waiting.popleft()
-            work()
+            self._do(self._waiting.popleft()[1])
         self._is_counting = self._done > 0
         if self._is_counting:
             asyncio.get_running_loop().call_soon(self._turn)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        self._done += 1
+        try:
+            work()
+        except Exception as error:
+            context = {"message": "work of a turn failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
 
 #: The running event loop's.

@@ -145,5 +145,5 @@ def _dump(value: object) -> bytes | None:
     """None for what has no copy."""
     try:
         return pickle.dumps(value)
-    except (pickle.PicklingError, TypeError, AttributeError):
+    except (pickle.PicklingError, TypeError, AttributeError, RecursionError):
         return None
