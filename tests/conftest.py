@@ -5,6 +5,7 @@ takes longest."""
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,3 +137,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _retries_of_other_tests_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process has one budget of retries per target; each test gets its own."""
     monkeypatch.setattr(recover, "BUDGETS", recover.RetryBudgets())
+
+
+@pytest.fixture(autouse=True)
+def _other_tests_silence_no_logger() -> None:
+    """A server of an earlier test that says only what is critical, or a command that ran here,
+    leaves loggers behind that keep their lines: `caplog` would find none, the wrong ones neither.
+    """
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "tokenwire"):
+        logger = logging.getLogger(name)
+        logger.propagate, logger.disabled = True, False
+        logger.setLevel(logging.NOTSET)
