@@ -27,6 +27,7 @@ from tokenwire.observe.facts import Fact, FollowerGone
 from tokenwire.observe.hooks import observe
 from tokenwire.providers.registry import Registry
 from tokenwire.server import recheck as recheck_module
+from tokenwire.server.access import file_look
 from tokenwire.server.app import create_app
 from tokenwire.server.edge import auth as auth_module
 from tokenwire.server.edge.auth import Auth, Identity
@@ -37,6 +38,8 @@ from tokenwire.server.start import ThreadedServer
 
 KEY, OTHER = "a-credential-of-carl", "a-credential-of-dora"
 PROMPT = "scenario:slow?rate=2"
+#: A run that waits for a person, and says nothing meanwhile.
+WAITS = "scenario:approval"
 AG_UI = {
     "threadId": "t1",
     "runId": "r1",
@@ -67,8 +70,29 @@ STREAMS: dict[str, tuple[str, str, Any]] = {
 }
 
 
+class FileOfKeys:
+    """A key file: its holder's lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.write(f"carl:{KEY}", f"dora:{OTHER}")
+
+    def write(self, *lines: str) -> None:
+        """Other keys, in one step, as a person's editor or a mounted secret does it."""
+        draft = self.path.with_suffix(".new")
+        draft.write_text("\n".join(lines))
+        draft.chmod(0o600)
+        draft.replace(self.path)
+
+    def take_back(self) -> None:
+        self.write(f"dora:{OTHER}")
+
+
 class Keys:
     """The application's own check: what it holds for right, and what it was asked."""
+
+    def take_back(self) -> None:
+        self.principals[KEY] = None
 
     def __init__(self) -> None:
         self.principals: dict[str, str | None] = {KEY: "carl", OTHER: "dora"}
@@ -80,6 +104,25 @@ class Keys:
         if self.fault is not None and key == KEY:
             raise self.fault
         return self.principals.get(key)
+
+
+@contextmanager
+def with_key_file(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, store: Store | None = None, **settings: Any
+) -> Iterator[tuple[str, FileOfKeys]]:
+    monkeypatch.setattr(file_look, "_LOOK", 0.02)
+    monkeypatch.setattr(file_look, "_REST", 0.02)
+    keys = FileOfKeys(folder / "keys")
+    app = create_app(
+        Settings(
+            port=0, graceful_stop=2.0, access_log=False, api_key_file=str(keys.path), **settings
+        ),
+        registry=Registry(demo_url=simulator().server.url + "/v1", env={}),
+        store=store or MemoryStore(),
+    )
+    app.state.recheck._every = 0.05
+    with ThreadedServer(app) as server:
+        yield server.url, keys
 
 
 @contextmanager
@@ -109,23 +152,40 @@ def test_a_silent_socket_ends_with_its_key(
     path: str, fault: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with checked(monkeypatch) as (url, keys):
-        address = url.replace("http", "ws", 1) + path
-        with (
-            connect(address, proxy=None, additional_headers=bearer(KEY)) as socket,
-            connect(address, proxy=None, additional_headers=bearer(OTHER)) as other,
-        ):
-            for wire in (socket, other):
-                wire.send(json.dumps(SOCKETS[path]))
-                wire.recv(timeout=30)
+
+        def take_back() -> None:
             keys.principals[KEY], keys.fault = None, fault
-            with pytest.raises(ConnectionClosed) as closed:
-                while True:
-                    socket.recv(timeout=30)
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 1008
-            assert "no longer valid" in closed.value.rcvd.reason
-            for _ in range(3):
-                other.recv(timeout=30)  # another's key is not concerned
+
+        socket_ends(url, path, take_back)
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+def test_a_silent_socket_ends_when_its_key_leaves_the_file(
+    path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with with_key_file(monkeypatch, tmp_path) as (url, keys):
+        socket_ends(url, path, keys.take_back)
+
+
+def socket_ends(url: str, path: str, take_back: Callable[[], None]) -> None:
+    """It ends once the key was taken back, and another's goes on."""
+    address = url.replace("http", "ws", 1) + path
+    with (
+        connect(address, proxy=None, additional_headers=bearer(KEY)) as socket,
+        connect(address, proxy=None, additional_headers=bearer(OTHER)) as other,
+    ):
+        for wire in (socket, other):
+            wire.send(json.dumps(SOCKETS[path]))
+            wire.recv(timeout=30)
+        take_back()
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                socket.recv(timeout=30)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        assert "no longer valid" in closed.value.rcvd.reason
+        for _ in range(3):
+            other.recv(timeout=30)  # another's key is not concerned
 
 
 def test_a_socket_whose_first_message_brought_the_key_ends_with_it(
@@ -143,7 +203,10 @@ def test_a_socket_whose_first_message_brought_the_key_ends_with_it(
 
 
 @pytest.mark.parametrize("wire", STREAMS)
-def test_a_stream_ends_with_its_key(wire: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_file", [False, True], ids=["check", "file"])
+def test_a_stream_ends_with_its_key(
+    wire: str, is_file: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     method, path, body = STREAMS[wire]
     gone: list[FollowerGone] = []
 
@@ -152,7 +215,9 @@ def test_a_stream_ends_with_its_key(wire: str, monkeypatch: pytest.MonkeyPatch) 
             gone.append(fact)
 
     with (
-        checked(monkeypatch, chat_get="on") as (url, keys),
+        with_key_file(monkeypatch, tmp_path, chat_get="on")
+        if is_file
+        else checked(monkeypatch, chat_get="on") as (url, keys),
         httpx.Client(base_url=url, timeout=15, trust_env=False, headers=bearer(KEY)) as client,
         contextlib.closing(_Observed(note)),
     ):
@@ -161,14 +226,12 @@ def test_a_stream_ends_with_its_key(wire: str, monkeypatch: pytest.MonkeyPatch) 
             assert answer.status_code < 300
             pieces = answer.iter_bytes()
             data = next(pieces)
-            asked = len(keys.asked)
-            keys.principals[KEY] = None
+            keys.take_back()
             try:
                 for piece in pieces:
                     data += piece
             except httpx.RemoteProtocolError:
                 pass  # a wire whose orderly end would be the end of the answer breaks off
-        assert len(keys.asked) > asked, "it ended for another reason"
         assert b"[DONE]" not in data
         if wire == "native":
             assert b'"type":"reconnect","after_ms":1000,"reason":"revoked"' in data
@@ -193,6 +256,78 @@ def test_a_session_of_the_page_and_a_token_that_reads_one_run_end_with_their_key
             keys.principals[KEY] = None
             data += b"".join(pieces)
         assert b'"reason":"revoked"' in data
+
+
+@pytest.mark.parametrize("kind", ["session", "attach", "token", "ticket"])
+def test_what_was_made_of_a_key_ends_when_it_leaves_the_file(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with (
+        with_key_file(monkeypatch, tmp_path) as (url, keys),
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        run = client.post("/v1/runs", json={"prompt": PROMPT}, headers=bearer(KEY)).json()["id"]
+        path, headers = f"/v1/runs/{run}/events", dict[str, str]()
+        if kind == "session":
+            assert client.post("/v1/session", json={"key": KEY}).status_code == 200
+        else:
+            body = {"attach": None, "token": {"scopes": ["read"]}, "ticket": {"ticket": True}}[kind]
+            made = client.post(f"/v1/runs/{run}/attach-tokens", json=body, headers=bearer(KEY))
+            if kind == "ticket":
+                path += f"?ticket={made.json()['ticket']}"
+            else:
+                headers = bearer(made.json()["token"])
+        with client.stream("GET", path, headers=headers) as answer:
+            assert answer.status_code == 200
+            pieces = answer.iter_bytes()
+            data = next(pieces)
+            keys.take_back()
+            data += b"".join(pieces)
+        assert b'"reason":"revoked"' in data
+        assert b"run-end" not in data
+        assert client.get(path, headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/runs/{run}/events?live=long-poll&after={tail}",
+        "/ds/v1/stream/runs/{run}?live=long-poll&offset=now",
+        "/v1/threads/t/events?live=long-poll",
+    ],
+)
+def test_a_request_that_waits_is_refused_when_its_key_leaves_the_file(
+    path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The run says nothing while it waits for a person, for far longer than the test waits."""
+    settings = {"long_poll_timeout": 600.0, "heartbeat": 500.0}
+    with (
+        with_key_file(monkeypatch, tmp_path, **settings) as (url, keys),
+        httpx.Client(base_url=url, timeout=60, trust_env=False, headers=bearer(KEY)) as client,
+    ):
+        run = client.post("/v1/runs", json={"prompt": WAITS, "thread": "t"}).json()["id"]
+        info = client.get(f"/v1/runs/{run}").json()
+        while info["state"] != "waiting":
+            info = client.get(f"/v1/runs/{run}").json()
+        at = path.format(run=run, tail=info["tail"])
+        if "threads" in path:
+            seen = client.get("/v1/threads/t/events?live=no").json()
+            at += f"&after={seen['next']}"
+        opened = threading.Event()
+        monkeypatch.setattr(Connections, "open", _after(Connections.open, opened.set))
+        threading.Thread(target=lambda: opened.wait(50) and keys.take_back(), daemon=True).start()
+        answer = client.get(at)
+        assert answer.status_code == 401, answer.text
+        assert "no longer valid" in answer.text
+
+
+def _after(function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
+    def both(*args: Any, **kwargs: Any) -> Any:
+        value = function(*args, **kwargs)
+        then()
+        return value
+
+    return both
 
 
 @pytest.mark.parametrize("path", ["/v1/threads?live=sse", "/v1/threads/t/events", "/ws"])

@@ -1,8 +1,8 @@
 """Asks again about the keys and tokens of open connections, and ends those refused.
 
 Always true: a key is asked about once for all of its connections, at most once a minute, and a
-connection whose key is refused, or cannot be checked, is asked to leave; no check delays the
-ticker, another key, or what a connection sends.
+connection whose key is refused, or cannot be checked, is asked to leave, at the next look where it
+left the key file; no check delays the ticker, another key, or what a connection sends.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Recheck:
             identity = connection.identity
             if identity is None or connection.leaving == REVOKED:
                 continue
-            if identity.credential or identity.until or _is_watched(connection):
+            if self._identify.auth.may_change(identity) or _is_watched(connection):
                 open_now.setdefault(identity, []).append(connection)
         return open_now
 

@@ -234,7 +234,8 @@ class Settings:
     api_key_file: str | None = _set(
         None,
         "Access",
-        "File of API keys; readable by its owner only, lines KEY, NAME:KEY or NAME:sha256:HEX.",
+        "File of API keys, read again when it changes; readable by its owner only, lines KEY, "
+        "NAME:KEY or NAME:sha256:HEX.",
     )
     api_keys: list[str] = _set(
         [],

@@ -19,6 +19,7 @@ import pytest
 from support.issuer import AUDIENCE, Issuer, SigningKey, answer, issuer, raw_token, signing_key
 from tokenwire.errors import ConfigError, NotAuthenticatedError
 from tokenwire.events.principal import ROLES
+from tokenwire.server.access.file_look import FileLook
 from tokenwire.server.access.jwt_issuer import JwtIssuer
 from tokenwire.server.access.key_sources import FetchedKeys, FileKeys, IssuerUnavailableError
 from tokenwire.server.access.keys import keys_of
@@ -357,23 +358,22 @@ def test_only_public_keys_for_signatures_are_taken() -> None:
 def test_a_file_of_keys_is_read_again(provider: Issuer, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text(json.dumps(provider.key_set()))
-    subject = JwtIssuer(provider.url, audience=AUDIENCE, jwks=str(path))
+    subject, now = JwtIssuer(provider.url, audience=AUDIENCE, jwks=str(path)), Clock()
+    source = subject.keys = FileKeys(path, look=lambda path: FileLook(path, clock=now))
     assert run(subject.check(provider.token())).principal.id == "ann"
     provider.keys = [signing_key("ES256", "next")]
     with pytest.raises(NotAuthenticatedError):
         run(subject.check(provider.token()))
     path.write_text("{")
-    source = subject.keys
-    assert isinstance(source, FileKeys)
-    source._looked_at -= 10
+    now.now += 10
     assert run(source.find("one", "RS256"))  # half a file changes nothing
     path.write_text(json.dumps(provider.key_set()))
     os.utime(path, (1, 1))
-    source._looked_at -= 10
+    now.now += 10
     assert run(subject.check(provider.token())).principal.id == "ann"
     assert not run(source.find("one", "RS256"))
     path.unlink()
-    source._looked_at -= 10
+    now.now += 10
     assert run(subject.check(provider.token())).principal.id == "ann"
     with pytest.raises(ConfigError, match=r"cannot read the key set file keys.json: No such file"):
         FileKeys(path)

@@ -20,6 +20,7 @@ import jiter
 from tokenwire.errors import ConfigError, ProviderError, TokenwireError
 from tokenwire.providers.base import Call
 from tokenwire.providers.http.client import HttpClient
+from tokenwire.server.access.file_look import FileLook
 from tokenwire.server.access.keys import Key, keys_of, matching
 from tokenwire.server.settings import is_loopback
 
@@ -70,20 +71,19 @@ class FileKeys:
     """Keys of a file, which is read again when it changes. Raises `ConfigError` at once when it
     holds none."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, look: Callable[[Path], FileLook] = FileLook) -> None:
         self._path = Path(path)
-        self._stamp = self._stamp_now()
+        self._look = look(self._path)  # before it is read: a change in between is seen
         self._keys = self._read()
-        self._looked_at = time.monotonic()
 
     async def find(self, id: str | None, algorithm: str) -> list[Key]:  # noqa: A002
         """As `KeySource.find`."""
-        self._look()
+        self._reread()
         return matching(self._keys, id, algorithm)
 
     async def has(self, thumbprint: bytes) -> bool:
         """As `KeySource.has`."""
-        self._look()
+        self._reread()
         return any(key.thumbprint == thumbprint for key in self._keys)
 
     def start(self) -> None:
@@ -92,40 +92,25 @@ class FileKeys:
     async def aclose(self) -> None:
         """Nothing is under way."""
 
-    def _look(self) -> None:
-        """Once a second: read a file that changed. One that cannot be read changes nothing."""
-        now = time.monotonic()
-        if now - self._looked_at < 1.0:
+    def _reread(self) -> None:
+        """Read a file that changed. One that cannot be read changes nothing."""
+        if not self._look.is_due():
             return
-        self._looked_at = now
         try:
-            stamp = self._stamp_now()
-            if stamp == self._stamp:
-                return
-            self._stamp = stamp
             self._keys = self._read()
         except ConfigError as error:
             _log.error("%s; the keys that it held before are used", error)
-
-    def _stamp_now(self) -> tuple[int, int, int]:
-        try:
-            info = self._path.stat()
-        except OSError as error:
-            raise self._unreadable(error) from error
-        return info.st_mtime_ns, info.st_size, info.st_ino
 
     def _read(self) -> list[Key]:
         try:
             return keys_of(self._path.read_bytes()[:_MOST_BYTES])
         except OSError as error:
-            raise self._unreadable(error) from error
+            name = self._path.name
+            raise ConfigError(f"cannot read the key set file {name}: {error.strerror}") from error
         except ConfigError as error:
             raise ConfigError(
                 f"the key set file {self._path.name} is not usable: {error}"
             ) from None
-
-    def _unreadable(self, error: OSError) -> ConfigError:
-        return ConfigError(f"cannot read the key set file {self._path.name}: {error.strerror}")
 
 
 class FetchedKeys:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
-import re
-import stat
+import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from pathlib import Path
 from typing import Literal, cast
 
 import msgspec
@@ -28,6 +25,7 @@ from tokenwire.events.names import TENANT_END, names_of, principal_fault
 from tokenwire.events.principal import Principal, PrincipalLimits
 from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.observe.line_limit import LineLimit
+from tokenwire.server.access.api_keys import KeyFile, digests_of
 from tokenwire.server.access.jwt_issuer import JwtIssuer, issuer_of
 from tokenwire.server.hosted import User, ask, call
 from tokenwire.server.settings import Settings
@@ -42,13 +40,9 @@ __all__ = [
     "Verify",
     "Vouched",
     "credential_of",
-    "read_key_file",
     "vouched_of",
 ]
 
-_LEAST_KEY = 16
-#: What people put between keys, and what a key is made of, as headers hold it.
-_SEPARATORS, _KEY = re.compile(r"""["'`,;\r\n\t]"""), re.compile(r"[!-~]*")
 #: Seconds until ``verify`` is asked again about the key behind a session that is in use.
 RECHECK_SECONDS = 60.0
 _MOST_VERDICTS = 10_000
@@ -96,6 +90,11 @@ class Identity(msgspec.Struct, frozen=True):
     grant: Grant | None = None
     #: Of a user that the application around the server names: what that rests on, None without.
     vouched: Vouched | None = None
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether a key of a list or a file is behind it, and nothing that could be asked."""
+        return bool(self.key) and not self.credential and not self.until
 
     def __repr__(self) -> str:
         return f"Identity({self.principal!r}, {self.how!r})"
@@ -159,24 +158,6 @@ def vouched_of(scope: Scope) -> Vouched | None:
     return scope.get(_VOUCHED)
 
 
-def read_key_file(path: str | Path) -> list[str]:
-    """The lines of a key file. Refuses one that others may read."""
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the API key file {path.name}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the API key file {path.name} is not text") from error
-    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"API key file {path.name} is readable by other users; run chmod 600 {path.name}"
-        )
-    lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
 class Auth:
     """Who may send requests to a server: holders of ``keys`` (``NAME:KEY``, or a key alone), of
     JSON Web Tokens of the issuer ``jwt``, of credentials that ``verify`` knows, and whoever
@@ -201,12 +182,8 @@ class Auth:
         user: User | None = None,
         jwt: JwtIssuer | None = None,
     ) -> None:
-        self._digests: dict[bytes, str] = {}
-        for key in names_of(keys or (), "keys"):
-            name, digest = _parse(key)
-            if digest in self._digests:
-                raise ConfigError("an API key is listed twice")
-            self._digests[digest] = name
+        self._fixed = digests_of(names_of(keys or (), "keys"))
+        self._file: KeyFile | None = None
         self._verify, self._user, self.jwt = verify, user, jwt
         #: Digest of a credential -> its principal and until when that holds (monotonic time).
         self._verdicts: dict[bytes, tuple[Principal, float]] = {}
@@ -215,13 +192,10 @@ class Auth:
     def from_settings(cls, settings: Settings) -> Auth:
         """The keys of ``settings`` and of their key file, and their issuer of tokens. Raises
         `ConfigError`."""
-        keys = list(settings.api_keys)
+        auth = cls(settings.api_keys, jwt=issuer_of(settings))
         if settings.api_key_file:
-            file_keys = read_key_file(settings.api_key_file)
-            if not file_keys:
-                raise ConfigError("the API key file holds no key")
-            keys += file_keys
-        return cls(keys, jwt=issuer_of(settings))
+            auth._file = KeyFile(settings.api_key_file, auth._fixed)
+        return auth
 
     def start(self) -> None:
         """Have the issuer's keys soon, without waiting for them."""
@@ -241,7 +215,7 @@ class Auth:
     @property
     def takes_keys(self) -> bool:
         """Whether a credential is one of the ways."""
-        return bool(self._digests) or self.asks
+        return bool(self._fixed) or self.asks
 
     @property
     def takes_requests(self) -> bool:
@@ -251,8 +225,8 @@ class Auth:
     @property
     def asks(self) -> bool:
         """Whether a credential that counts now may count no more a moment later: the application's
-        own check vouches for it, or an issuer of tokens."""
-        return self._verify is not None or self.jwt is not None
+        own check vouches for it, an issuer of tokens, or a file."""
+        return self._verify is not None or self.jwt is not None or self._file is not None
 
     async def __call__(self, connection: HTTPConnection) -> Principal | None:
         """The principal that sends a request, None to refuse it: an `Auth` is a ``user`` itself.
@@ -288,6 +262,8 @@ class Auth:
         latest, is to be checked again."""
         if identity.vouched is not None:
             return identity.vouched.auth.recheck_at(identity.vouched.identity, since)
+        if identity.is_listed and self._listed().get(identity.key) != identity.principal:
+            return -math.inf
         verdict = self._verdicts.get(identity.key)
         due = since + RECHECK_SECONDS if verdict is None else verdict[1]
         if identity.until:
@@ -299,7 +275,7 @@ class Auth:
         when ``verify`` raises, and `IssuerUnavailableError`."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         principal: str | None = None
-        for known_digest, name in self._digests.items():
+        for known_digest, name in self._listed().items():
             if hmac.compare_digest(known_digest, digest):
                 principal = name
         if principal is not None:
@@ -326,8 +302,8 @@ class Auth:
         `KeyCheckError` when it raises, and `IssuerUnavailableError`."""
         if identity.vouched is not None:
             return await identity.vouched.auth.is_current(identity.vouched.identity)
-        if identity.key in self._digests:
-            return self._digests[identity.key] == identity.principal
+        if (name := self._listed().get(identity.key)) is not None:
+            return name == identity.principal
         if identity.until:
             return self.jwt is not None and await self.jwt.is_current(identity.until, identity.key)
         if self._verify is None or not identity.credential:
@@ -336,6 +312,16 @@ class Auth:
         if time.monotonic() >= until:
             who = await self._verified(self._verify, identity.credential, identity.key)
         return who is not None and who.name == identity.principal and _has_still(who, identity)
+
+    def may_change(self, identity: Identity) -> bool:
+        """Whether what ``identity`` rests on may count no more while it is in use."""
+        if identity.credential or identity.until or identity.vouched is not None:
+            return True
+        return identity.is_listed and self._file is not None
+
+    def _listed(self) -> Mapping[bytes, str]:
+        """The names of the keys of the list and the file, by digest."""
+        return self._fixed if self._file is None else self._file.digests()
 
     def with_limits(self, identity: Identity) -> Identity:
         """``identity``, which is current, with the limits that ``verify`` names for its key."""
@@ -405,32 +391,6 @@ async def _principal_of(verify: Verify, key: str) -> Principal | None:
         fault,
     )
     return None
-
-
-def _parse(entry: str) -> tuple[str, bytes]:
-    """Name and digest of one entry. No error contains any of it."""
-    name, colon, rest = entry.partition(":")
-    if not colon or name == "sha256":
-        name, rest = "", entry
-    if _SEPARATORS.search(entry) or not _KEY.fullmatch(rest):
-        raise ConfigError(
-            "an API key must not contain spaces, quotes, commas and semicolons; separate several "
-            "by commas in TOKENWIRE_API_KEYS, by lines in the key file"
-        )
-    if name and (fault := principal_fault(name)):
-        raise ConfigError(f"the name of an API key {fault}")
-    if rest.startswith("sha256:"):
-        try:
-            digest = bytes.fromhex(rest[7:])
-        except ValueError:
-            digest = b""
-        if len(digest) != 32:
-            raise ConfigError("an API key given as sha256: needs 64 hexadecimal digits after it")
-    else:
-        if len(rest) < _LEAST_KEY:
-            raise ConfigError(f"an API key is too short: at least {_LEAST_KEY} characters")
-        digest = hashlib.sha256(rest.encode()).digest()
-    return name or f"key-{digest.hex()[:8]}", digest
 
 
 def credential_of(headers: Mapping[bytes, bytes]) -> str | None:

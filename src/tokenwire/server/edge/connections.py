@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from starlette.types import Message, Send
 
+from tokenwire.errors import NotAuthenticatedError
 from tokenwire.express import Port
 from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.connection.turns import turns
@@ -164,6 +165,12 @@ class Connection:
         stay beyond its age."""
         self.leaving = REVOKED
         self.poked.poke()
+
+    def check(self) -> None:
+        """Raise `NotAuthenticatedError` where the key no longer counts: for an answer that is not
+        begun yet."""
+        if self.leaving == REVOKED:
+            raise NotAuthenticatedError("the key behind this request is no longer valid")
 
     def gone(self) -> None:
         """The peer has gone: the writer ends without a word."""

@@ -93,8 +93,7 @@ class Identify:
         if identity.grant is not None:
             await self.tokens.confirm(identity)
             return
-        is_watched = bool(identity.credential or identity.until or identity.vouched)
-        if is_watched and not await self.auth.is_current(identity):
+        if self.auth.may_change(identity) and not await self.auth.is_current(identity):
             raise NotAuthenticatedError("the key behind this connection is no longer valid")
         if identity.session:
             is_over = time.time() >= identity.ends

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from tokenwire.events.reasons import OUTCOMES
+from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.respond import offset_of
 from tokenwire.server.state import State
@@ -30,11 +31,12 @@ async def page(state: State, run: str, after: str | None, principal: str) -> Res
 
 
 async def long_poll(
-    state: State, run: str, after: str | None, principal: str, receive: Receive
+    state: State, run: str, after: str | None, identity: Identity, receive: Receive
 ) -> Response:
     """The events as soon as there are some; an empty page when the time is up. The reader counts
-    as there until it closes its connection, or does not ask for the next page."""
-    return await _page(state, run, after, principal, receive=receive)
+    as there until it closes its connection, or does not ask for the next page. Raises
+    `NotAuthenticatedError` when the key of ``identity`` counts no more before that."""
+    return await _page(state, run, after, identity.principal, identity=identity, receive=receive)
 
 
 async def _page(
@@ -44,6 +46,7 @@ async def _page(
     principal: str,
     *,
     up_to: int | None = None,
+    identity: Identity | None = None,
     receive: Receive | None = None,
 ) -> Response:
     release = state.limits.attach(run, principal)
@@ -54,7 +57,7 @@ async def _page(
         follower = await state.runs.follow(
             run, after=after, principal=principal, is_reader=receive is not None
         )
-        connection = connections.open(follower)
+        connection = connections.open(follower, identity)
         connection.expires = connection.last_write + state.settings.long_poll_timeout
         offset = offset_of(after)
         watch = watch_disconnect(receive, connection.gone) if receive is not None else None
@@ -72,6 +75,7 @@ async def _page(
                 if len(pieces) >= _MANY:  # the store may not have made it wait
                     await asyncio.sleep(0)
                 offset = offset_of(cursor)
+                connection.check()
                 if connection.leaving is not None or connection.lost:
                     break
         finally:

@@ -131,6 +131,7 @@ async def page(
             try:
                 while not batch.parts():
                     following = await stream.next()
+                    connection.check()
                     if following is None or connection.leaving is not None or connection.lost:
                         break
                     batch = following

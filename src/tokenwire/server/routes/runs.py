@@ -228,7 +228,7 @@ async def events(state: State, request: Request, info: RequestInfo) -> Response:
         if live == "no":
             return await page(state, run, after, info.principal)
         if live == "long-poll":
-            return await long_poll(state, run, after, info.principal, request.receive)
+            return await long_poll(state, run, after, info.identity, request.receive)
         response = await run_response(
             state,
             run,

@@ -7,6 +7,7 @@ and ``streamClosed`` are said only when everything before was said; a long-poll 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -103,7 +104,7 @@ async def _read(
         await response.prepare()
         return response
     if live == "long-poll":
-        return await _long_poll(state, source, offset, cursor, name, right)
+        return await _LongPoll(state, source, name, request).answer(offset, cursor, right)
     if offset == NOW:
         tail, closed = await source.tail()
         body = b"[]" if source.kind == "json" else b""
@@ -211,49 +212,64 @@ class _RunReader:
             self._readers.leave(self._name, returning=returning)
 
 
-async def _long_poll(
-    state: State,
-    source: Source,
-    offset: str,
-    cursor: str | None,
-    name: str,
-    right: ReadingRight,
-) -> Response:
-    position = await _start(source, offset)
-    news = asyncio.Event()
-    stop = source.subscribe(news.set)
-    reader = _RunReader(state, source, name, news)
-    state.on_drain.append(news.set)
-    until = asyncio.get_running_loop().time() + state.settings.long_poll_timeout
-    try:
-        await reader.watch(state, right)
+class _LongPoll:
+    """A page as soon as there is one; nothing when the time is up."""
+
+    def __init__(self, state: State, source: Source, name: str, request: Request) -> None:
+        self._state, self._source, self._name = state, source, name
+        self._identity = identity_of(request.scope)
+        self._news = asyncio.Event()
+
+    def poke(self) -> None:
+        """The key no longer counts, or the ticker's other reasons."""
+        self._news.set()
+
+    async def answer(self, offset: str, cursor: str | None, right: ReadingRight) -> Response:
+        """The page. Raises `NotFoundError` where the stream is gone, and `NotAuthenticatedError`
+        when its reader's key counts no more."""
+        state, source = self._state, self._source
+        position = await _start(source, offset)
+        stop = source.subscribe(self._news.set)
+        reader = _RunReader(state, source, self._name, self._news)
+        state.on_drain.append(self._news.set)
+        connection = state.connections.open(self, self._identity)
+        connection.last_write = math.inf  # nothing keeps it alive: it is over in time
+        try:
+            await reader.watch(state, right)
+            page = await self._page(position, reader, connection)
+        finally:
+            stop()
+            reader.leave(returning=True)
+            state.on_drain.remove(self._news.set)
+            state.connections.close(connection)
+        headers = {**_headers(page), "cache-control": "no-store"}
+        if not page.closed:
+            headers["stream-cursor"] = cursor_at(time.time(), cursor)
+        if not any(p.parts for p in page.pieces):
+            return Response(status_code=204, headers=headers)
+        return _response(source, _body(source, page), headers)
+
+    async def _page(self, position: int, reader: _RunReader, connection: Connection) -> StreamPage:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._state.settings.long_poll_timeout
         while True:
-            news.clear()
-            page = await source.read(position)
+            self._news.clear()
+            page = await self._source.read(position)
             reader.check()
-            if source.gone:
+            connection.check()
+            if self._source.gone:
                 raise NotFoundError("this stream was deleted", what="stream")
-            remaining = until - asyncio.get_running_loop().time()
-            if any(p.parts for p in page.pieces) or page.closed or remaining <= 0 or state.draining:
-                break
+            remaining, has_data = until - loop.time(), any(p.parts for p in page.pieces)
+            if has_data or page.closed or remaining <= 0 or self._state.draining:
+                return page
             if reader.error is not None:
                 raise reader.error
             position = page.next
             try:
                 async with asyncio.timeout(remaining):
-                    await news.wait()
+                    await self._news.wait()
             except TimeoutError:
                 pass  # one more look, then the empty answer
-    finally:
-        stop()
-        reader.leave(returning=True)
-        state.on_drain.remove(news.set)
-    headers = {**_headers(page), "cache-control": "no-store"}
-    if not page.closed:
-        headers["stream-cursor"] = cursor_at(time.time(), cursor)
-    if not any(p.parts for p in page.pieces):
-        return Response(status_code=204, headers=headers)
-    return _response(source, _body(source, page), headers)
 
 
 class SSEResponse:
