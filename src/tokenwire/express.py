@@ -16,6 +16,7 @@ the ordinary way, through the task.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
@@ -89,8 +90,8 @@ class Hold(NamedTuple):
 
 
 _TEXT, _END = b'"text":"', b'","seq":'
-#: What no form's bytes have.
-_MARK = b"\0gap\0"
+#: A gap in the body of a form, or a percent sign there.
+_GAP = re.compile(rb"%[%b]")
 #: Bytes of text after which a reader's encoder hears of what was encoded without it.
 MOST_TEXT = 1 << 10
 
@@ -99,7 +100,7 @@ class Form:
     """One chunk with one record, as a wire has it: fixed bytes around its cursor, its JSON or the
     text in that, and a number. Made by `form_of`, so that forms that are equal are the same."""
 
-    __slots__ = ("chunk", "fixed", "has_cursor", "head", "is_json", "plain", "shift")
+    __slots__ = ("chunk", "fixed", "gaps", "has_cursor", "head", "is_json", "plain", "shift")
 
     def __init__(
         self, body: bytes, head: bytes, has_cursor: bool, is_json: bool, shift: int | None
@@ -114,13 +115,13 @@ class Form:
         self.is_json = is_json
         #: The number less the offset; None where there is no number.
         self.shift = shift
-        #: The chunk with gaps for size, offset, check and JSON, where those are all; else empty.
-        self.plain = b""
-        if has_cursor and not head and shift is None and _MARK not in body:
-            parts = [
-                part.replace(b"%", b"%%") for part in (body % (_MARK, _MARK, b"")).split(_MARK)
-            ]
-            self.plain = b"%%x\r\n%b%%d-%%b%b%%b%b\r\n" % tuple(parts)
+        #: The chunk with gaps for its size and for what it has of offset and check, JSON or text,
+        #: and number: those of ``body`` that stay empty are not there to be filled.
+        gaps = iter((b"%d-%b" * has_cursor, b"%b", b"" if shift is None else b"%b"))
+        filled = _GAP.sub(lambda found: found[0] if found[0] == b"%%" else next(gaps), body)
+        self.gaps = b"%%x\r\n%b\r\n" % filled
+        #: The same where it has offset, check and JSON alone; else empty.
+        self.plain = self.gaps if has_cursor and not head and shift is None else b""
 
     def fill(self, offset: int, check: bytes, json: bytes, text: bytes) -> bytes:
         """The chunk of the record at ``offset`` whose JSON has ``text``; empty where it does not
@@ -133,14 +134,18 @@ class Form:
             text = json
         elif not json.startswith(self.head) or (not self.is_json and b"\\" in text):
             return b""
-        cursor = b"%d-%b" % (offset, check) if self.has_cursor else b""
-        number = b"" if self.shift is None else b"%d" % (offset + self.shift)
-        return self.chunk % (
-            self.fixed + len(cursor) + len(text) + len(number),
-            cursor,
-            text,
-            number,
-        )
+        size, shift = self.fixed + len(text), self.shift
+        if self.has_cursor:
+            digits = 4 if 999 < offset < 10_000 else 3 if 99 < offset < 1000 else len(str(offset))
+            size += digits + 1 + len(check)
+            if shift is None:
+                return self.gaps % (size, offset, check, text)
+            number = b"%d" % (offset + shift)
+            return self.gaps % (size + len(number), offset, check, text, number)
+        if shift is None:
+            return self.gaps % (size, text)
+        number = b"%d" % (offset + shift)
+        return self.gaps % (size + len(number), text, number)
 
 
 @lru_cache(1024)
