@@ -21,8 +21,8 @@
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
 #define TWIN 7
-/* That of log/spool.py: both are raised with every change of what `land` does. */
-#define SPOOL 1
+/* That of log/spool.py: both are raised with every change of what `land` or `pack` do. */
+#define SPOOL 2
 
 /* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
    for each line by itself would be most of a token's time here. */
@@ -55,7 +55,12 @@ static inline void ahead(const void *place, Py_ssize_t size)
     S(Connection, _pulled) S(Connection, _transport)
 /* Bound by themselves, as the lane does not know of them. */
 #define SPOOL_SLOTS(S)                                                                         \
-    S(Spool, landed) S(Spool, problem) S(Spool, readers) S(Spool, synced) S(Spool, then)
+    S(Spool, epoch) S(Spool, landed) S(Spool, log) S(Spool, problem) S(Spool, readers)         \
+    S(Spool, synced) S(Spool, then) S(Reader, check)
+/* Those of the Redis store's logs: appending/owned.py. */
+#define OWNED_SLOTS(S)                                                                         \
+    S(Owned, bytes) S(Owned, epoch) S(Owned, has_readers) S(Owned, noted) S(Owned, permit)     \
+    S(Owned, permit_end) S(Owned, permit_round) S(Owned, published_at) S(Owned, words)
 
 enum slot {
 #define S(owner, name) owner##_##name,
@@ -63,6 +68,9 @@ enum slot {
     SLOT_COUNT,
     SPOOL_BEFORE = SLOT_COUNT - 1,
     SPOOL_SLOTS(S)
+    SPOOL_END,
+    OWNED_BEFORE = SPOOL_END - 1,
+    OWNED_SLOTS(S)
 #undef S
     ALL_SLOTS
 };
@@ -74,7 +82,7 @@ static struct {
     Py_ssize_t offset;
 } slots[ALL_SLOTS] = {
 #define S(owner, name) {#owner, #name, NULL, NULL, NULL, 0},
-    SLOTS(S) SPOOL_SLOTS(S)
+    SLOTS(S) SPOOL_SLOTS(S) OWNED_SLOTS(S)
 #undef S
 };
 
@@ -644,7 +652,9 @@ typedef struct {
     PyObject *offset, *record;
     int64_t seq;
     Bytes check, json, text;
+    Bytes before;           /* the check that a reader must have; NULL where any is right */
     PyObject *form, *chunk; /* `chunk` is made where somebody wants an object */
+    PyObject *check_object; /* the same of `check` */
     Py_ssize_t size;
     char out[MOST_RECORD + 1024];
 } Offer;
@@ -772,6 +782,20 @@ static int write_to(Offer *offer, PyObject *reader, PyObject *port)
         return -2;
     if (after != offer->seq - 1)
         return 0;
+    if (offer->before.data != NULL) { /* a failover may have lost what the reader has */
+        PyObject *check = get(reader, Reader_check);
+        int is_next = check != NULL && PyBytes_CheckExact(check)
+                      && PyBytes_GET_SIZE(check) == CHECK && offer->before.size == CHECK
+                      && memcmp(PyBytes_AS_STRING(check), offer->before.data, CHECK) == 0;
+        Py_XDECREF(check);
+        if (check == NULL)
+            PyErr_Clear();
+        if (!is_next)
+            return 0;
+        if (offer->check_object == NULL
+            && (offer->check_object = PyBytes_FromStringAndSize(offer->check.data, CHECK)) == NULL)
+            return -1;
+    }
     form = get(port, Port_form), text = get(port, Port_text);
     if (form == NULL || text == NULL || (text != Py_None && !PyByteArray_CheckExact(text)))
         goto end;
@@ -818,7 +842,8 @@ static int write_to(Offer *offer, PyObject *reader, PyObject *port)
         if (answer == NULL && fail(reader))
             goto end;
     }
-    if (put(port, Port_wrote, Py_True))
+    if (put(port, Port_wrote, Py_True)
+        || (offer->before.data != NULL && put(reader, Reader_check, offer->check_object)))
         goto end;
     done = 1;
 end:
@@ -873,13 +898,15 @@ static int begin_offer(Offer *offer, int64_t seq, PyObject *record, Bytes text)
     offer->offset = PyLong_FromLongLong(seq), offer->record = record, offer->seq = seq;
     offer->check = (Bytes){whole, CHECK}, offer->text = text;
     offer->json = (Bytes){whole + CHECK, PyBytes_GET_SIZE(record) - CHECK};
-    offer->form = Py_NewRef(Py_None), offer->chunk = NULL, offer->size = 0;
+    offer->form = Py_NewRef(Py_None), offer->chunk = offer->check_object = NULL, offer->size = 0;
+    offer->before = (Bytes){NULL, 0};
     return offer->offset == NULL ? -1 : 0;
 }
 
 static void end_offer(Offer *offer)
 {
     Py_XDECREF(offer->offset), Py_XDECREF(offer->form), Py_XDECREF(offer->chunk);
+    Py_XDECREF(offer->check_object);
 }
 
 /* Whether `reader`, which is all who wait, can be written to past its transport (express.py:
@@ -916,13 +943,14 @@ static int offer_one(PyObject *reader, PyObject *takers, int64_t seq, PyObject *
     return failed;
 }
 
-/* Offer a record to all who wait for it; -1 with an error. */
-static int offer_all(PyObject *takers, int64_t seq, PyObject *record, Bytes text)
+/* Offer a record to all who wait for it; -1 with an error. `before`: see `Offer`. */
+static int offer_behind(PyObject *takers, int64_t seq, PyObject *record, Bytes text, Bytes before)
 {
     int failed = -1;
     Offer offer;
     if (begin_offer(&offer, seq, record, text))
         goto done;
+    offer.before = before;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(takers); i++) {
         PyObject *taker = PyTuple_GET_ITEM(takers, i), *reader = PyTuple_GET_ITEM(taker, 2);
         PyObject *take = PyTuple_GET_ITEM(taker, 1), *answer;
@@ -932,6 +960,10 @@ static int offer_all(PyObject *takers, int64_t seq, PyObject *record, Bytes text
             PyObject *port = get(reader, Reader_port);
             is_taken = port == NULL ? -2 : port == Py_None ? 0 : write_to(&offer, reader, port);
             Py_XDECREF(port);
+            if (is_taken == -2 && before.data != NULL) { /* `offer` compares no checks */
+                PyErr_Clear();
+                is_taken = 0;
+            }
             if (is_taken == -2) {
                 failed = offer_in_python(&offer, takers, i);
                 goto done;
@@ -954,6 +986,11 @@ static int offer_all(PyObject *takers, int64_t seq, PyObject *record, Bytes text
 done:
     end_offer(&offer);
     return failed;
+}
+
+static int offer_all(PyObject *takers, int64_t seq, PyObject *record, Bytes text)
+{
+    return offer_behind(takers, seq, record, text, (Bytes){NULL, 0});
 }
 
 /* Whether all takers are what `offer` expects. */
@@ -1406,8 +1443,9 @@ static void fetch_spools(PyObject *items, Py_ssize_t i)
 }
 
 /* One record that is in the store: 1 when its readers have it, 2 when there is more to do with its
-   spool, 0 for what is left to the Python before anything happened, -1 with an error. */
-static int land_one(PyObject *item, long most_landed)
+   spool, 0 for what is left to the Python before anything happened, -1 with an error. `keeps`:
+   `Spools.keeps`. */
+static int land_one(PyObject *item, long most_landed, int keeps)
 {
     if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
         return 0;
@@ -1433,8 +1471,17 @@ static int land_one(PyObject *item, long most_landed)
             && PyBytes_GET_SIZE(record) < MOST_RECORD)
             text = text_of((Bytes){PyBytes_AS_STRING(record) + CHECK,
                                    PyBytes_GET_SIZE(record) - CHECK});
+        Bytes before = {NULL, 0};
+        if (keeps) {
+            PyObject *one = start > 0 ? PyList_GET_ITEM(records, start - 1) : NULL;
+            if (one != NULL && PyBytes_CheckExact(one) && PyBytes_GET_SIZE(one) >= CHECK)
+                before = (Bytes){PyBytes_AS_STRING(hold(&held, Py_NewRef(one))), CHECK};
+            else
+                text.size = 0;
+        }
         if (text.size > 0)
-            done = put(spool, Spool_landed, last) || offer_all(readers, end, record, text)
+            done = put(spool, Spool_landed, last)
+                           || offer_behind(readers, end, record, text, before)
                        ? -1
                        : then == Py_None && end - synced < most_landed ? 1 : 2;
     }
@@ -1444,21 +1491,22 @@ static int land_one(PyObject *item, long most_landed)
     return done;
 }
 
-/* land(items, landed, fault, after, most): what is not a plain record is given to `landed`, an error
-   to `fault`, and a spool of which more is to be done to `after`. */
+/* land(items, landed, fault, after, most, keeps): what is not a plain record is given to `landed`,
+   an error to `fault`, and a spool of which more is to be done to `after`. */
 static PyObject *land(PyObject *module, PyObject *arguments)
 {
     PyObject *items, *in_python, *fault, *after;
     long most;
-    if (!PyArg_ParseTuple(arguments, "O!OOOl", &PyList_Type, &items, &in_python, &fault, &after,
-                          &most))
+    int keeps;
+    if (!PyArg_ParseTuple(arguments, "O!OOOlp", &PyList_Type, &items, &in_python, &fault, &after,
+                          &most, &keeps))
         return NULL;
     int is_bound = py_offer != NULL && slots[Spool_landed].member != NULL;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(items, i)), *done = NULL;
         if (is_bound)
             fetch_spools(items, i);
-        int is_done = is_bound ? land_one(item, most) : 0;
+        int is_done = is_bound ? land_one(item, most, keeps) : 0;
         if (is_done < 0) {
             PyObject *type, *error, *traceback;
             if (!PyErr_ExceptionMatches(PyExc_Exception)) {
@@ -1483,6 +1531,199 @@ static PyObject *land(PyObject *module, PyObject *arguments)
         Py_XDECREF(done);
     }
     Py_RETURN_NONE;
+}
+
+/* --- a group for Redis: log/redis/appending/packing.py, `pack_items` ---------------------------- */
+
+typedef struct {
+    char *data;
+    Py_ssize_t size, room;
+} Buffer;
+
+/* Room for `size` more bytes; NULL with an error. */
+static char *room_in(Buffer *buffer, Py_ssize_t size)
+{
+    if (size > buffer->room - buffer->size) {
+        Py_ssize_t room = 2 * buffer->room + size + 4096;
+        char *data = PyMem_Realloc(buffer->data, (size_t)room);
+        if (data == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        buffer->data = data, buffer->room = room;
+    }
+    return buffer->data + buffer->size;
+}
+
+/* A word of a command: `$SIZE\r\nDATA\r\n`; -1 with an error. */
+static int add_word(Buffer *buffer, const char *data, Py_ssize_t size)
+{
+    char *out = room_in(buffer, size + 32), digits[24];
+    int first = sizeof digits;
+    Py_ssize_t rest = size;
+    if (out == NULL)
+        return -1;
+    do
+        digits[--first] = (char)('0' + rest % 10);
+    while (rest /= 10);
+    int count = (int)sizeof digits - first;
+    *out++ = '$';
+    memcpy(out, digits + first, (size_t)count), out += count;
+    memcpy(out, "\r\n", 2), out += 2;
+    memcpy(out, data, (size_t)size), out += size;
+    memcpy(out, "\r\n", 2);
+    buffer->size += 1 + count + 2 + size + 2;
+    return 0;
+}
+
+static int add_bytes(Buffer *buffer, const char *data, Py_ssize_t size)
+{
+    char *out = room_in(buffer, size);
+    if (out == NULL)
+        return -1;
+    memcpy(out, data, (size_t)size);
+    buffer->size += size;
+    return 0;
+}
+
+static int real(PyObject *object, enum slot s, double *value)
+{
+    PyObject *found = get(object, s);
+    int is_real = found != NULL && PyFloat_CheckExact(found);
+    if (is_real)
+        *value = PyFloat_AS_DOUBLE(found);
+    Py_XDECREF(found);
+    return is_real ? 0 : -1;
+}
+
+typedef struct {
+    PyObject *owned, *apart;
+    int64_t round, noted_bytes, most_offset, until;
+    double now, publish_seconds;
+    Buffer firsts, keys, records;
+} Pack;
+
+/* Bring what is touched of the items behind number `i` closer. */
+static void fetch_owned(const Pack *pack, PyObject *items, Py_ssize_t i)
+{
+    for (Py_ssize_t n = 1; n <= 3 && i + n < PyList_GET_SIZE(items); n++) {
+        PyObject *item = PyList_GET_ITEM(items, i + n), *log, *owned, *part;
+        if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
+            continue;
+        PyObject *spool = PyTuple_GET_ITEM(item, 0);
+        if (n == 3) {
+            ahead(spool, 3 * LINE);
+            continue;
+        }
+        log = peek(spool, Spool_log);
+        if (log == NULL || !PyUnicode_CheckExact(log))
+            continue;
+        if ((owned = PyDict_GetItemWithError(pack->owned, log)) == NULL)
+            continue;
+        if (n == 2) {
+            ahead(owned, 4 * LINE);
+            continue;
+        }
+        const enum slot parts[] = {Owned_bytes, Owned_noted, Owned_permit, Owned_permit_end,
+                                   Owned_published_at, Owned_words};
+        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++)
+            if ((part = peek(owned, parts[k])) != NULL)
+                AHEAD(part);
+        part = peek(spool, Tape_records);
+        if (part != NULL && PyList_CheckExact(part) && PyList_GET_SIZE(part) > 0)
+            AHEAD(&PyList_GET_ITEM(part, PyList_GET_SIZE(part) - 1));
+    }
+}
+
+/* 1 for an item that is packed, 0 for one that goes another way, -1 with an error. */
+static int pack_one(Pack *pack, PyObject *item)
+{
+    if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
+        return 0;
+    PyObject *spool = PyTuple_GET_ITEM(item, 0);
+    Held held = {.count = 0};
+    int64_t epoch, owners, size, noted, permit, round;
+    double permit_end, published_at;
+    int has_readers, done = 0;
+    long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 1));
+    long long end = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 2));
+    if (PyErr_Occurred())
+        return -1;
+    if (end != start + 1 || start < 0 || end > pack->most_offset)
+        return 0;
+    PyObject *log = hold(&held, get(spool, Spool_log));
+    PyObject *records = hold(&held, get(spool, Tape_records));
+    PyObject *owned = log == NULL ? NULL : PyDict_GetItemWithError(pack->owned, log);
+    if (hold(&held, Py_XNewRef(owned)) == NULL || records == NULL || !PyList_CheckExact(records)
+        || end > PyList_GET_SIZE(records))
+        goto end;
+    int is_apart = PySet_GET_SIZE(pack->apart) > 0 ? PySet_Contains(pack->apart, log) : 0;
+    PyObject *words = hold(&held, get(owned, Owned_words));
+    if (is_apart || words == NULL || !PyTuple_CheckExact(words) || PyTuple_GET_SIZE(words) != 5
+        || !PyBytes_CheckExact(PyTuple_GET_ITEM(words, 4))
+        || flag(owned, Owned_has_readers, &has_readers) || has_readers || number(spool, Spool_epoch, &epoch) || number(owned, Owned_epoch, &owners)
+        || epoch != owners || number(owned, Owned_permit_round, &round) || round != pack->round
+        || real(owned, Owned_permit_end, &permit_end) || !(pack->now < permit_end)
+        || real(owned, Owned_published_at, &published_at)
+        || pack->now - published_at > pack->publish_seconds || number(owned, Owned_bytes, &size)
+        || number(owned, Owned_noted, &noted) || number(owned, Owned_permit, &permit))
+        goto end;
+    PyObject *record = hold(&held, Py_NewRef(PyList_GET_ITEM(records, start)));
+    PyObject *key = PyTuple_GET_ITEM(words, 4);
+    if (!PyBytes_CheckExact(record) || size < 0 || noted < 0)
+        goto end;
+    size += PyBytes_GET_SIZE(record);
+    if (size - noted > pack->noted_bytes)
+        goto end;
+    const char first[4] = {(char)(end & 255), (char)(end >> 8 & 255), (char)(end >> 16 & 255),
+                           (char)(end >> 24 & 255)};
+    done = add_word(&pack->records, PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record))
+                   || add_bytes(&pack->keys, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+                   || add_bytes(&pack->firsts, first, 4) || put_number(owned, Owned_bytes, size)
+               ? -1
+               : 1;
+    if (permit < pack->until)
+        pack->until = permit;
+end:
+    if (done == 0 && PyErr_Occurred()) /* the same is met by who takes it */
+        PyErr_Clear();
+    let_go(&held);
+    return done;
+}
+
+static PyObject *pack(PyObject *module, PyObject *arguments)
+{
+    PyObject *items, *taken = NULL, *rest = NULL, *done = NULL;
+    Pack pack = {.until = INT64_C(1) << 53};
+    long long round, noted_bytes, most_offset;
+    if (!PyArg_ParseTuple(arguments, "O!O!O!LddLL", &PyList_Type, &items, &PyDict_Type, &pack.owned,
+                          &PySet_Type, &pack.apart, &round, &pack.now, &pack.publish_seconds,
+                          &noted_bytes, &most_offset))
+        return NULL;
+    pack.round = round, pack.noted_bytes = noted_bytes, pack.most_offset = most_offset;
+    if (slots[Spool_landed].member == NULL || slots[Owned_words].member == NULL
+        || slots[Tape_usage].member == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "no classes are bound");
+    taken = PyList_New(0), rest = PyList_New(0);
+    if (taken == NULL || rest == NULL)
+        goto end;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(items, i));
+        fetch_owned(&pack, items, i);
+        int is_packed = pack_one(&pack, item);
+        int failed = is_packed < 0 || PyList_Append(is_packed ? taken : rest, item);
+        Py_DECREF(item);
+        if (failed)
+            goto end;
+    }
+    if (room_in(&pack.firsts, 1) && room_in(&pack.keys, 1) && room_in(&pack.records, 1))
+        done = Py_BuildValue("OOLy#y#y#", taken, rest, (long long)pack.until, pack.firsts.data,
+                             pack.firsts.size, pack.keys.data, pack.keys.size,
+                             pack.records.data, pack.records.size);
+end:
+    Py_XDECREF(taken), Py_XDECREF(rest);
+    PyMem_Free(pack.firsts.data), PyMem_Free(pack.keys.data), PyMem_Free(pack.records.data);
+    return done;
 }
 
 /* Call a connection's method with its transport and the error that is set, as `except Exception`
@@ -1649,25 +1890,38 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
         PyDescr_NewMethod((PyTypeObject *)connection, &pull_method));
 }
 
-static PyObject *bind_spool(PyObject *module, PyObject *type)
+static PyObject *find_slots(enum slot first, enum slot end, PyObject *classes)
 {
-    PyObject *classes = Py_BuildValue("{sO}", "Spool", type);
-    if (classes == NULL)
-        return NULL;
-    for (enum slot s = SLOT_COUNT; s < ALL_SLOTS; s++)
-        if (find_slot(s, classes)) {
-            Py_DECREF(classes);
+    for (enum slot s = first; s < end; s++)
+        if (find_slot(s, classes))
             return NULL;
-        }
-    Py_DECREF(classes);
     Py_RETURN_NONE;
 }
 
+static PyObject *bind_spool(PyObject *module, PyObject *classes)
+{
+    if (!PyDict_Check(classes))
+        return PyErr_Format(PyExc_TypeError, "classes by name");
+    return find_slots(SLOT_COUNT, SPOOL_END, classes);
+}
+
+static PyObject *bind_owned(PyObject *module, PyObject *type)
+{
+    PyObject *classes = Py_BuildValue("{sO}", "Owned", type);
+    PyObject *done = classes == NULL ? NULL : find_slots(SPOOL_END, ALL_SLOTS, classes);
+    Py_XDECREF(classes);
+    return done;
+}
+
 static PyMethodDef methods[] = {
-    {"bind_spool", bind_spool, METH_O, "bind_spool(type): the class of spools."},
+    {"bind_spool", bind_spool, METH_O, "bind_spool(classes): `Spool` and `Reader` by name."},
+    {"bind_owned", bind_owned, METH_O, "bind_owned(type): the class of a Redis store's logs."},
     {"land", land, METH_VARARGS,
-     "land(items, landed, fault, after, most): give records that are in the store to their readers,\n"
-     "as `Spools.land` does."},
+     "land(items, landed, fault, after, most, keeps): give records that are in the store to their\n"
+     "readers, as `Spools.land` does."},
+    {"pack", pack, METH_VARARGS,
+     "pack(items, owned, apart, round, now, publish_seconds, noted_bytes, most_offset): `pack_items`\n"
+     "of log/redis/appending/packing.py."},
     {"bind", bind_lane, METH_VARARGS,
      "bind(names, classes, matches): the methods in place of `Lane.received`, and of\n"
      "`Connection.data_received` and `Connection.pull`, for the globals of lane.py, the classes by\n"

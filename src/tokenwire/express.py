@@ -196,7 +196,7 @@ class Reader(ABC):
     """A reader of a log, which its store calls with one more record (``Take`` in
     `tokenwire.log.base`)."""
 
-    __slots__ = ("after", "port")
+    __slots__ = ("after", "check", "port")
 
     #: The offset of the last record that it has.
     after: int

@@ -19,7 +19,7 @@ from support.redis_before import Before
 from support.redis_cases import Proxy, opened, until, wait_for_replica
 from tokenwire.errors import NotFoundError, StoreFullError
 from tokenwire.log.redis.appending import append as appends
-from tokenwire.log.redis.appending import calls
+from tokenwire.log.redis.appending import calls, packing
 from tokenwire.log.redis.store import RedisStore
 
 pytestmark = pytest.mark.redis
@@ -35,7 +35,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def use_permits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(appends, "FEWEST_FENCED", 1)
-    monkeypatch.setattr(calls, "PUBLISH_SECONDS", 600.0)
+    monkeypatch.setattr(packing, "PUBLISH_SECONDS", 600.0)
     monkeypatch.setattr(calls, "PERMIT_SECONDS", 600.0)
 
 

@@ -16,8 +16,11 @@ from support.redis_cases import Proxy, append_all, opened, until, wait_for_repli
 from tokenwire.errors import FencedError, NotFoundError
 from tokenwire.events.model import TextDelta
 from tokenwire.express import Loan, Port, Reader, form_of
+from tokenwire.log.base import Appended
 from tokenwire.log.redis.appending import append as appends
+from tokenwire.log.redis.appending.spools import Group, RedisSpools
 from tokenwire.log.redis.store import RedisStore
+from tokenwire.log.spool import Batch, Spool
 from tokenwire.relay.produce import Producer
 from tokenwire.relay.record import Chain, verify
 
@@ -260,6 +263,83 @@ def test_a_log_that_is_given_up_has_no_spool(act: Callable[..., Awaitable[None]]
     run(case)
 
 
+def test_a_group_of_many_logs_of_which_some_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others' records are in the log, each once, whatever the call that was refused carried."""
+    monkeypatch.setattr(appends, "MOST_APPENDS", 16)  # so that a group takes several calls
+
+    async def case(
+        writer: RedisStore, other: RedisStore, server: RedisServer, proxy: Proxy
+    ) -> None:
+        hands = [await producing(writer, f"r{number}") for number in range(40)]
+        for hand in hands:
+            writer.subscribe(hand.producer.run, lambda: None, appends=False)
+
+        async def turn() -> None:
+            for hand in hands:
+                await hand.add()
+            await until(lambda: all(h.loan is None or not is_behind(h) for h in hands))
+
+        for _ in range(4):
+            await turn()
+        writer._router._touched = lambda log, message: None  # type: ignore[attr-defined]
+        lost = [hand.producer.run for hand in hands[::7]]
+        assert all(owned.permit_end for owned in writer._owned.values())
+        for log in lost:
+            server.ask("HSET", f"tw:{{{log}}}:meta", "lease", "0")
+            assert await other.claim(log, owner="other", lease=60) is not None
+        length = {log: server.answer("LLEN", f"tw:{{{log}}}:log") for log in lost}
+        proxy.swallow = 1
+        for number in range(3):
+            for hand in hands:
+                if hand.producer.run not in lost or not number:
+                    await hand.add()
+            await asyncio.sleep(0.02)
+        for hand in hands:
+            log = hand.producer.run
+            if log in lost:
+                with pytest.raises(FencedError):
+                    await hand.settle()
+                assert server.answer("LLEN", f"tw:{{{log}}}:log") == length[log]
+                continue
+            await hand.settle()
+            assert server.answer("LRANGE", f"tw:{{{log}}}:log", "0", "-1") == hand.records
+            assert writer._owned[log].bytes == sum(map(len, hand.records))
+        assert sum(hand.by_hand for hand in hands) > 160
+
+    run(case)
+
+
+def is_behind(hand: Hand) -> bool:
+    assert hand.loan is not None
+    tape = hand.loan.tape
+    assert isinstance(tape, Spool)
+    return tape.landed < len(tape.records)
+
+
+class Counted(list[Any]):
+    """A list that counts how often it is gone through."""
+
+    loops = 0
+
+    def __iter__(self) -> Any:
+        self.loops += 1
+        return super().__iter__()
+
+
+def test_a_group_that_is_refused_is_gone_through_a_few_times() -> None:
+    tails, told = RedisSpools(), list[Any]()
+    items = Counted((Spool(tails, f"r{number}", 1, 5), 5, 6) for number in range(200))
+    tails.land = lambda batch, outcomes: told.extend(outcomes)  # type: ignore[method-assign]
+    group = Group(tails, Batch(items, 0, 0.0))
+    refusals = {number: Appended("fenced", number, 2) for number in range(0, 200, 2)}
+    for number in refusals:
+        group.refuse(f"r{number}", 6, refusals[number])
+    assert told == []
+    group.accept(100)
+    assert told == [refusals.get(number) for number in range(200)]
+    assert items.loops < 5
+
+
 STEPS = ("add", "add", "add", "turn", "wait", "swallow", "cut", "repay", "settle", "stop", "full")
 
 
@@ -270,6 +350,7 @@ def test_each_record_is_there_once_and_in_order(steps: list[str]) -> None:
         writer: RedisStore, other: RedisStore, server: RedisServer, proxy: Proxy
     ) -> None:
         hand = await producing(writer, lease=600)
+        writer.subscribe("s", lambda: None, appends=False)
         for step in steps:
             if step == "turn":
                 await asyncio.sleep(0)
@@ -295,6 +376,7 @@ def test_each_record_is_there_once_and_in_order(steps: list[str]) -> None:
         assert records == hand.records
         assert (await other.read("s", fresh=True)).records == hand.records
         assert (await writer.read("s", after=0)).records == hand.records
+        assert writer._owned["s"].bytes == sum(map(len, hand.records))
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(appends, "FEWEST_FENCED", 1)

@@ -17,8 +17,8 @@ from support.redis import RedisServer, need_redis, redis_server
 from support.redis_before import Before
 from support.redis_elsewhere import Reader, append, run
 from tokenwire.log.open import open_store
-from tokenwire.log.redis.appending import calls as appends
-from tokenwire.log.redis.appending.calls import NOTED_BYTES
+from tokenwire.log.redis.appending import packing as appends
+from tokenwire.log.redis.appending.packing import NOTED_BYTES
 from tokenwire.log.redis.store import RedisStore
 
 pytestmark = pytest.mark.redis

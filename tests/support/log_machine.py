@@ -28,7 +28,7 @@ from tokenwire.errors import (
 )
 from tokenwire.log.base import Store
 from tokenwire.log.open import open_store
-from tokenwire.log.redis.appending.calls import NOTED_BYTES
+from tokenwire.log.redis.appending.packing import NOTED_BYTES
 from tokenwire.log.redis.store import RedisStore
 
 NAMES = st.sampled_from(["a", "b", "c", "d{x}%"])

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tokenwire import __version__
 from tokenwire.errors import LogError
@@ -28,7 +29,7 @@ __all__ = [
     "Outcome",
     "Spool",
     "Spools",
-    "native_land",
+    "native",
 ]
 
 _log = logging.getLogger("tokenwire.log")
@@ -51,8 +52,9 @@ PACES = ((100, 0.010), (16, 0.006), (8, 0.004), (3, 0.003))
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16
 
-#: Raised with every change of what `Spools.land` does, here and in the twin (`speedups/`).
-SPOOL = 1
+#: Raised with every change of what `Spools.land` or `pack_items` (`log/redis/appending/packing.py`)
+#: do, here and in the twin (`speedups/`).
+SPOOL = 2
 
 #: What became of an append: None where it is in the log.
 Outcome = Appended | BaseException | None
@@ -125,22 +127,9 @@ class Batch:
         self.has_failed = False
 
 
-#: Items of a group; `Spools._landed`, `Spools._fault`, `Spools._after`, and `MOST_LANDED`.
-Land = Callable[
-    [
-        list[Item],
-        Callable[[Spool, int, int], None],
-        Callable[[BaseException], None],
-        Callable[[Spool, int], None],
-        int,
-    ],
-    None,
-]
-
-
-def native_land() -> Land | None:
-    """What gives records that have landed to their readers in C, unless it is not installed, of
-    another release, or turned off."""
+def native() -> Any:
+    """The twin in C of what is done with groups, unless it is not installed, of another release,
+    or turned off; else None."""
     if os.environ.get("TOKENWIRE_SPEEDUPS", "1").strip().lower() in ("0", "false", "no", "off"):
         return None
     try:
@@ -150,11 +139,11 @@ def native_land() -> Land | None:
     made_for = getattr(module, "__version__", None), getattr(module, "SPOOL", None)
     if made_for != (__version__, SPOOL):
         return None
-    module.bind_spool(Spool)
-    return module.land
+    module.bind_spool({"Spool": Spool, "Reader": Reader})
+    return module
 
 
-_native = native_land()
+_native = native()
 
 
 class Spools(Tails):
@@ -300,8 +289,10 @@ class Spools(Tails):
                 self._look(spool.log)
             return
         self._end(batch)
-        if outcomes is None and _native is not None and not self.keeps:
-            _native(batch.items, self._landed, self._fault, self._after, MOST_LANDED)
+        if outcomes is None and _native is not None:
+            _native.land(
+                *(batch.items, self._landed, self._fault, self._after, MOST_LANDED, self.keeps)
+            )
         elif outcomes is None:
             for item in batch.items:
                 self._landed(*item)

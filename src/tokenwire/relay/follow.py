@@ -97,7 +97,6 @@ class Follower(Reader):
         "_unsubscribe",
         "_waiter",
         "_watch",
-        "check",
         "run",
     )
 

@@ -14,9 +14,19 @@ from typing import Any
 
 from tokenwire.errors import StoreFullError, TokenwireError
 from tokenwire.log.base import Appended, Then
-from tokenwire.log.redis.appending.calls import APPEND, END, Call, Calls, Head, Item, settle_by
+from tokenwire.log.redis.appending.calls import (
+    APPEND,
+    END,
+    Call,
+    Calls,
+    Head,
+    Item,
+    items_of,
+    settle_by,
+)
 from tokenwire.log.redis.appending.owned import Owned, missing
-from tokenwire.log.redis.appending.spools import Group, RedisSpools
+from tokenwire.log.redis.appending.packing import unpack_items
+from tokenwire.log.redis.appending.spools import Group, Part, RedisSpools
 from tokenwire.log.redis.appending.turns import Turns
 from tokenwire.log.redis.link import Link, Script
 from tokenwire.log.spool import Batch
@@ -39,6 +49,11 @@ PUBLISHED = 1 << 40
 _log = logging.getLogger("tokenwire.log")
 
 _new = tuple.__new__
+
+
+def _size_of(entry: Item | Part) -> int:
+    """How many appends it is."""
+    return 1 if isinstance(entry, Item) else len(entry.items)
 
 
 class Appends:
@@ -65,7 +80,7 @@ class Appends:
         self._restore = restore
         self._turns: dict[Any, Turns] = {}
         self._cluster = link.settings.kind == "cluster"
-        self._calls = Calls(key, head, fence)
+        self._calls = Calls(key, head, fence, owned)
         self.set_head = self._calls.set_head
 
     def give(
@@ -92,17 +107,22 @@ class Appends:
         """Append what was appended by hand."""
         if not batch.items:
             asyncio.get_running_loop().call_soon(self._spools.land, batch, None)
-        group = Group(self._spools, batch)
-        for spool, start, end in batch.items:
-            records = spool.records[start:end]
-            self.give(spool.log, spool.epoch, start + 1, records, None, None, group)
+        group, items = Group(self._spools, batch), batch.items
+        if self._cluster:
+            for spool, start, end in items:
+                records = spool.records[start:end]
+                self.give(spool.log, spool.epoch, start + 1, records, None, None, group)
+            return
+        turns = self._turns.get(None) or self._turns_of("", None)
+        for start in range(0, len(items), MOST_APPENDS):
+            turns.give(Part(group, items[start : start + MOST_APPENDS]))
 
     def _turns_of(self, log: str, owned: Owned | None) -> Turns:
         place = self._link.place(self._calls.words(log, owned)[3]) if self._cluster else None
         turns = self._turns.get(place)
         if turns is None:
             most = MOST_APPENDS if self._link.confirm is None else MOST_CONFIRMED
-            turns = self._turns[place] = Turns(self._carry_out, most)
+            turns = self._turns[place] = Turns(self._carry_out, most, _size_of)
         return turns
 
     async def end(
@@ -125,11 +145,12 @@ class Appends:
 
     # Carrying out.
 
-    async def _carry_out(self, items: list[Item], script: Script = APPEND) -> None:
-        """Send ``items`` and settle them."""
+    async def _carry_out(self, entries: list[Item | Part], script: Script = APPEND) -> None:
+        """Send ``entries`` and settle them."""
+        items: list[Item] | None = None
         try:
             start = time.monotonic()
-            items, answers, is_repeat = await self._send_first(items, script, start)
+            items, answers, is_repeat = await self._send_first(entries, script, start)
             if 0 in answers:
                 # Why is what the long form says; what has one already comes out as what it is.
                 answers, is_second = await self._send(items, script, plainly=False)
@@ -138,29 +159,46 @@ class Appends:
                 await self._judge(items[0], answers[0], is_repeat=is_repeat)
                 items, answers = items[1:], answers[1:]
         except Exception as error:
-            for item in items:
+            for item in items_of(entries, self._owned) if items is None else items:
                 item.fail(error)
 
     async def _send_first(
-        self, items: list[Item], script: Script, start: float
+        self, entries: list[Item | Part], script: Script, start: float
     ) -> tuple[list[Item], list[Any], bool]:
-        """Send ``items`` in the shortest forms, and settle what was accepted. Returns the rest,
+        """Send ``entries`` in the shortest forms, and settle what was accepted. Returns the rest,
         with answers (0: of the long form there is none yet); whether it was sent twice."""
-        link, calls = self._link, self._calls
-        wire, key = None, calls.words(items[0].log, items[0].owned)[3]
-        if script is APPEND and not self._cluster and FEWEST_FENCED <= len(items) <= MOST_APPENDS:
+        link, wire, key = self._link, None, self._key_of(entries[0])
+        count = sum(map(_size_of, entries))
+        if script is APPEND and not self._cluster and FEWEST_FENCED <= count <= MOST_APPENDS:
             wire = link.at_hand(key) if link.confirm is None else None
         if wire is None:
+            items = items_of(entries, self._owned)
             answers, is_repeat = await self._send(items, script, plainly=True)
             items, answers = self._settle(items, answers, start)
             return items, answers, is_repeat
-        call = calls.call(items, wire=wire)
-        reply = await link.send_once(key, call.data)
+        call, reply = self._calls.call(entries, wire=wire), None
+        try:
+            reply = await link.send_once(key, call.data)
+        finally:
+            if reply is None:
+                self._unpack(call)
         if reply is None:
+            items = items_of(entries, self._owned)
             return items, [0] * len(items), True
-        refused = self._settle_permitted(call, reply, start)
+        refused = self._settle_permitted(call, reply)
         others, answers = self._settle(call.others, reply[1:-1], start)
         return refused + others, [0] * len(refused) + answers, False
+
+    def _key_of(self, entry: Item | Part) -> str:
+        """A key that says to which server ``entry`` goes."""
+        log = entry.log if isinstance(entry, Item) else entry.items[0][0].log
+        return self._calls.words(log, self._owned.get(log))[3]
+
+    def _unpack(self, call: Call) -> None:
+        """What was sent under permits is not known to be stored."""
+        for entry in call.permitted:
+            if isinstance(entry, Part):
+                unpack_items(entry.items, self._owned)
 
     async def _send(
         self, items: list[Item], script: Script, *, plainly: bool
@@ -180,16 +218,22 @@ class Appends:
         answers, is_repeat = await link.send_all(keys, commands, wait=True)
         return [answer for one in answers for answer in one[1:-1]], is_repeat
 
-    def _settle_permitted(self, call: Call, reply: list[Any], start: float) -> list[Item]:
+    def _settle_permitted(self, call: Call, reply: list[Any]) -> list[Item]:
         """Settle what was accepted under permits. Returns the rest."""
         self._calls.learn(reply[-1])
-        permitted, refused = call.permitted, reply[0]
-        if refused == 0:
-            numbers = set(range(len(permitted)))
-        else:
-            numbers = set(refused)
+        refused = reply[0]
+        if refused == []:
+            for entry in call.permitted:
+                if isinstance(entry, Part):
+                    entry.group.accept(len(entry.items))
+                else:
+                    self._accept(entry, entry.first)
+            return []
+        self._unpack(call)  # each is counted by itself
+        items = items_of(call.permitted, self._owned)
+        numbers = set(range(len(items)) if refused == 0 else refused)
         rest: list[Item] = []
-        for number, item in enumerate(permitted):
+        for number, item in enumerate(items):
             if number in numbers:
                 if item.owned is not None:
                     item.owned.permit_end = 0.0

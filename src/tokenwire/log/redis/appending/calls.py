@@ -10,35 +10,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sys
 import time
-from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tokenwire.log.base import Appended, Then
+from tokenwire.log.redis.appending import packing
 from tokenwire.log.redis.appending.owned import Owned, Words
-from tokenwire.log.redis.appending.spools import Group
+from tokenwire.log.redis.appending.spools import Group, Part
 from tokenwire.log.redis.connection import Connection
 from tokenwire.log.redis.link import Script
+from tokenwire.log.spool import Item as SpoolItem
 
-__all__ = ["APPEND", "END", "Call", "Calls", "Head", "Item", "settle_by"]
+__all__ = [
+    "APPEND",
+    "END",
+    "Call",
+    "Calls",
+    "Head",
+    "Item",
+    "item_of",
+    "items_of",
+    "settle_by",
+]
 
 APPEND = Script("append.lua")
 #: The same, where Redis has no memory left: without its end, readers of a log wait for ever.
 END = Script("append.lua", flags="allow-oom")
 
-#: Records, and their first offset, of an append in a short form.
+#: Records of an append in a short form.
 MOST_RECORDS = 4000
-MOST_OFFSET = 999_999_999
-
-#: Where no reader in another process is known, readers are told nothing but at an append so many
-#: seconds after the last one of which they were: those of the release before do not say that they
-#: are there.
-PUBLISH_SECONDS = 1.0
-#: Bytes of a log that Redis has not noted, at most (`read.lua` knows the number): so many are
-#: missing to a process that takes it over.
-NOTED_BYTES = 4096
 #: Seconds after which no append is sent under a permit; less than it lasts.
 PERMIT_SECONDS = 2.0
 
@@ -82,6 +83,27 @@ class Item(NamedTuple):
             self.future.set_result(outcome)
 
 
+def item_of(group: Group, item: SpoolItem, owned_of: dict[str, Owned]) -> Item:
+    """One append of a group by itself."""
+    spool, start, end = item
+    owned = owned_of.get(spool.log)
+    if owned is not None and owned.epoch != spool.epoch:
+        owned = None
+    records = spool.records[start:end]
+    return Item(spool.log, owned, spool.epoch, start + 1, records, None, None, group)
+
+
+def items_of(entries: Sequence[Item | Part], owned_of: dict[str, Owned]) -> list[Item]:
+    """Each append by itself."""
+    items: list[Item] = []
+    for entry in entries:
+        if isinstance(entry, Item):
+            items.append(entry)
+        else:
+            items += [item_of(entry.group, item, owned_of) for item in entry.items]
+    return items
+
+
 def settle_by(then: Then, problem: Appended | BaseException | None) -> None:
     """Call ``then``; what it raises is no concern of other appends."""
     try:
@@ -94,7 +116,7 @@ class Call(NamedTuple):
     """One encoded call: the appends under a permit come first, and then the others."""
 
     data: bytes
-    permitted: list[Item]
+    permitted: list[Item | Part]
     others: list[Item]
 
 
@@ -115,8 +137,14 @@ class Calls:
     """Encodes appends. ``fence``: the key that changes when a log is taken from its owner, where
     permits are of use."""
 
-    def __init__(self, key: Callable[[str, str], str], head: Head, fence: str | None) -> None:
-        self._key = key
+    def __init__(
+        self,
+        key: Callable[[str, str], str],
+        head: Head,
+        fence: str | None,
+        owned: dict[str, Owned],
+    ) -> None:
+        self._key, self._owned = key, owned
         self._fence_key = word(fence) if fence is not None else None
         self._seed = word(secrets.token_hex(8))
         self.set_head(head)
@@ -158,94 +186,120 @@ class Calls:
 
     def call(
         self,
-        items: list[Item],
+        entries: Sequence[Item | Part],
         script: Script = APPEND,
         *,
         plainly: bool = True,
         wire: Connection | None = None,
     ) -> Call:
-        """One call with all of ``items``; ``plainly``: in the short forms, where they may be;
+        """One call with all of ``entries``; ``plainly``: in the short forms, where they may be;
         ``wire``: over which it goes, where permits are to be asked for and used."""
         is_fenced = wire is not None and self._fence_key is not None
         if is_fenced and wire is not self._wire:
             self._wire = wire
             self.round += 1
-        permitted: list[Item] = []
-        others: list[Item] = []
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        logs: set[str] = set()  # whose order must be kept
-        size, now, this_round = 0, time.monotonic(), self.round if is_fenced else -1
-        for item in items:
-            log, owned, _, first, records, close, _, _ = item
-            count = len(records)
-            words = self.words(log, owned) if owned is None or owned.words is None else owned.words
-            if (
-                owned is None
-                or close is not None
-                or not plainly
-                or not 0 < count <= MOST_RECORDS
-                or first > MOST_OFFSET
-            ):
-                if owned is not None and close is not None:
-                    owned.permit_end = 0.0  # what is given while this is under way is looked at
-                values.append(_in_full(item, words))
-                size += 8 + count
-            elif (
-                count > 1
-                or owned.has_readers
-                or now - owned.published_at > PUBLISH_SECONDS
-                or owned.bytes + len(records[0]) - owned.noted > NOTED_BYTES
-            ):
-                _tell(owned, records, now)
-                permit = is_fenced and not owned.has_readers
-                values.append(_in_part(owned, words, first, records, words[2], permit))
-                size += 5 + count
-            elif owned.permit_round == this_round and now < owned.permit_end and log not in logs:
-                permitted.append(item)
-                continue
-            elif is_fenced:
-                values.append(_in_part(owned, words, first, records, _EMPTY, permit=True))
-                size += 6
+        call = _Encoding(self, self.round if is_fenced else -1, plainly=plainly)
+        for entry in entries:
+            if isinstance(entry, Item):
+                call.add(entry)
             else:
-                values.append(b"$9\r\n%09d\r\n%b%b" % (first, words[1], _record(records[0])))
-                size += 3
-            keys.append(words[0])
-            others.append(item)
-            logs.add(log)
-        permits, permitted_keys, count = self._permits(permitted, is_fenced)
-        number = is_fenced + len(permitted) + 2 * len(keys)
-        size += 3 + number + self._head_size + count
-        call = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (size, script.sha)
-        begin = (call, word(str(number)), *permitted_keys, *keys, self._head, permits)
-        return Call(b"".join((*begin, *values)), permitted, others)
+                call.add_part(entry, self._owned)
+        fence_keys = [self._fence_key] if is_fenced and self._fence_key is not None else []
+        permits, count = self._permits(call, is_fenced=bool(fence_keys))
+        number = len(fence_keys) + count + 2 * len(call.others)
+        size = call.size + 3 + number + self._head_size + 5 + count
+        begin = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (size, script.sha)
+        keys = (word(str(number)), *fence_keys, *call.permitted_keys, *call.keys)
+        data = b"".join((begin, *keys, self._head, permits, *call.values))
+        return Call(data, call.permitted, call.others)
 
-    def _permits(self, permitted: list[Item], is_fenced: bool) -> tuple[bytes, list[bytes], int]:
-        """The words of appends under a permit, how many they are, and their keys, after the
-        fence."""
-        keys = [self._fence_key] if is_fenced and self._fence_key is not None else []
-        seed = self._seed if keys else _EMPTY
-        if not permitted:
-            return seed + _NO_PERMITS, keys, 5
-        until, firsts, records = 1 << 53, array("I"), []
-        for _, owned, _, first, [record], *_ in permitted:
-            assert owned is not None
-            assert owned.words is not None
-            until = min(until, owned.permit)
-            firsts.append(first)
-            keys.append(owned.words[4])
-            records.append(b"$%d\r\n%b\r\n" % (len(record), record))
+    def _permits(self, call: _Encoding, *, is_fenced: bool) -> tuple[bytes, int]:
+        """The words of appends under a permit, and how many they are."""
+        firsts = b"".join(call.firsts)
+        count = len(firsts) // 4
+        seed = self._seed if is_fenced else _EMPTY
+        if not count:
+            return seed + _NO_PERMITS, 0
         fence = b"$9\r\n%09d\r\n$%d\r\n%b\r\n$15\r\n%015d\r\n$%d\r\n%b\r\n" % (
-            *(len(permitted), len(self._fence), self._fence, until),
-            *(4 * len(firsts), _little_endian(firsts)),
+            *(count, len(self._fence), self._fence, call.until, len(firsts), firsts),
         )
-        return b"".join((seed, fence, *records)), keys, 5 + len(permitted)
+        return b"".join((seed, fence, *call.records)), count
 
 
-def _little_endian(numbers: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tobytes()
+class _Encoding:
+    """The parts of one call. ``this_round``: that of permits which count; -1 where none does."""
+
+    __slots__ = (
+        *("_calls", "_logs", "_now", "_plainly", "_round", "firsts", "keys", "others"),
+        *("permitted", "permitted_keys", "records", "size", "until", "values"),
+    )
+
+    def __init__(self, calls: Calls, this_round: int, *, plainly: bool) -> None:
+        self._calls, self._round, self._plainly = calls, this_round, plainly
+        self._now = time.monotonic()
+        self._logs: set[str] = set()  # whose order must be kept
+        self.permitted: list[Item | Part] = []
+        self.permitted_keys: list[bytes] = []
+        self.firsts: list[bytes] = []
+        self.records: list[bytes] = []
+        self.until = 1 << 53
+        self.others: list[Item] = []
+        self.keys: list[bytes] = []
+        self.values: list[bytes] = []
+        self.size = 0
+
+    def add_part(self, part: Part, owned_of: dict[str, Owned]) -> None:
+        packed = packing.pack(part.items, owned_of, self._logs, self._round, self._now)
+        if packed.taken:
+            self.permitted.append(Part(part.group, packed.taken))
+            self.permitted_keys.append(packed.keys)
+            self.firsts.append(packed.firsts)
+            self.records.append(packed.records)
+            self.until = min(self.until, packed.until)
+        for item in packed.rest:
+            self.add(item_of(part.group, item, owned_of))
+
+    def add(self, item: Item) -> None:
+        log, owned, _, first, records, close, _, _ = item
+        count, now, is_fenced = len(records), self._now, self._round >= 0
+        words = self._calls.words(log, owned)
+        if (
+            owned is None
+            or close is not None
+            or not self._plainly
+            or not 0 < count <= MOST_RECORDS
+            or first > packing.MOST_OFFSET
+        ):
+            if owned is not None and close is not None:
+                owned.permit_end = 0.0  # what is given while this is under way is looked at
+            self.values.append(_in_full(item, words))
+            self.size += 8 + count
+        elif (
+            count > 1
+            or owned.has_readers
+            or now - owned.published_at > packing.PUBLISH_SECONDS
+            or owned.bytes + len(records[0]) - owned.noted > packing.NOTED_BYTES
+        ):
+            _tell(owned, records, now)
+            permit = is_fenced and not owned.has_readers
+            self.values.append(_in_part(owned, words, first, records, words[2], permit))
+            self.size += 5 + count
+        elif owned.permit_round == self._round and now < owned.permit_end and log not in self._logs:
+            self.permitted.append(item)
+            self.permitted_keys.append(words[4])
+            self.firsts.append(first.to_bytes(4, "little"))
+            self.records.append(_record(records[0]))
+            self.until = min(self.until, owned.permit)
+            return
+        elif is_fenced:
+            self.values.append(_in_part(owned, words, first, records, _EMPTY, permit=True))
+            self.size += 6
+        else:
+            self.values.append(b"$9\r\n%09d\r\n%b%b" % (first, words[1], _record(records[0])))
+            self.size += 3
+        self.keys.append(words[0])
+        self.others.append(item)
+        self._logs.add(log)
 
 
 def _record(record: bytes) -> bytes:
@@ -264,7 +318,7 @@ def _in_part(
     """An append that also notes the log's bytes, if it is time, tells readers in other processes on
     ``channel``, or asks for a permit."""
     noted, size = _EMPTY, owned.bytes + sum(map(len, records))
-    if size - owned.noted > NOTED_BYTES:
+    if size - owned.noted > packing.NOTED_BYTES:
         owned.noted = size
         noted = b"$15\r\n%015d\r\n" % owned.noted
     begin = b"$10\r\n-%09d\r\n%b%b%b$9\r\n%09d\r\n" % (

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tokenwire.errors import StoreUnavailableError
 from tokenwire.express import Taker, give, text_of_delta
 from tokenwire.log.base import Appended
-from tokenwire.log.spool import Batch, Outcome, Spools
+from tokenwire.log.spool import Batch, Item, Outcome, Spools
 
-__all__ = ["Group", "RedisSpools"]
+__all__ = ["Group", "Part", "RedisSpools"]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -69,26 +70,30 @@ class RedisSpools(Spools):
 class Group:
     """Hears what became of each append of a batch, and tells the spools when it is of all."""
 
-    __slots__ = ("_batch", "_outcomes", "_remaining", "_spools")
+    __slots__ = ("_batch", "_numbers", "_outcomes", "_remaining", "_spools")
 
     def __init__(self, spools: Spools, batch: Batch) -> None:
         self._spools, self._batch = spools, batch
         self._remaining = len(batch.items)
         self._outcomes: list[Outcome] | None = None
+        #: Where the append to a log is in the batch, which has one of each.
+        self._numbers: dict[str, int] = {}
 
-    def accept(self) -> None:
-        """One is in the log."""
-        self._remaining -= 1
+    def accept(self, count: int = 1) -> None:
+        """So many are in the log."""
+        self._remaining -= count
         if not self._remaining:
             self._end()
 
     def refuse(self, log: str, first: int, outcome: Appended | BaseException) -> None:
         """That to ``log`` from the offset ``first`` on is not."""
+        items = self._batch.items
         if self._outcomes is None:
-            self._outcomes = [None for _ in self._batch.items]
-        for number, (spool, start, _) in enumerate(self._batch.items):
-            if spool.log == log and start + 1 == first:
-                self._outcomes[number] = outcome
+            self._outcomes = [None for _ in items]
+            self._numbers = {spool.log: number for number, (spool, _, _) in enumerate(items)}
+        number = self._numbers[log]
+        assert items[number][1] + 1 == first
+        self._outcomes[number] = outcome
         self.accept()
 
     def _end(self) -> None:
@@ -96,3 +101,10 @@ class Group:
             self._spools.land(self._batch, self._outcomes)
         except Exception:  # others' answers come after it
             _log.exception("what has landed could not be told")
+
+
+class Part(NamedTuple):
+    """Appends of a batch that leave in one call, and who hears of them."""
+
+    group: Group
+    items: list[Item]

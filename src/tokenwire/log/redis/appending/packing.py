@@ -1,0 +1,119 @@
+"""The appends of a group that may be sent under a permit, as the words of one call: one loop over
+all of them, in C where the twin is (`speedups/`), as it happens at every token.
+
+Always true: the bytes of each log that is packed are counted in its `Owned` as if they were stored;
+whoever does not store them takes them off again (`unpack_items`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tokenwire.log import spool as spools
+from tokenwire.log.redis.appending.owned import Owned
+from tokenwire.log.spool import Item
+
+__all__ = [
+    "MOST_OFFSET",
+    "NOTED_BYTES",
+    "PUBLISH_SECONDS",
+    "Packed",
+    "pack",
+    "pack_items",
+    "unpack_items",
+]
+
+#: The highest offset of an append in a short form.
+MOST_OFFSET = 999_999_999
+#: Where no reader in another process is known, readers are told nothing but at an append so many
+#: seconds after the last one of which they were: those of the release before do not say that they
+#: are there.
+PUBLISH_SECONDS = 1.0
+#: Bytes of a log that Redis has not noted, at most (`read.lua` knows the number): so many are
+#: missing to a process that takes it over.
+NOTED_BYTES = 4096
+
+
+class Packed(NamedTuple):
+    """Of the items ``taken``: when their permits end, their offsets (four bytes each), the words of
+    their keys and of their records. ``rest`` goes another way."""
+
+    taken: list[Item]
+    rest: list[Item]
+    until: int
+    firsts: bytes
+    keys: bytes
+    records: bytes
+
+
+def pack_items(
+    items: list[Item],
+    owned_of: dict[str, Owned],
+    apart: set[str],
+    this_round: int,
+    now: float,
+    publish_seconds: float,
+    noted_bytes: int,
+    most_offset: int,
+) -> Packed:
+    """Pack what may be sent without a look at its owner. ``apart``: logs with an append in front
+    that is looked at."""
+    taken: list[Item] = []
+    rest: list[Item] = []
+    firsts: list[bytes] = []
+    keys: list[bytes] = []
+    records: list[bytes] = []
+    until = 1 << 53
+    for item in items:
+        spool, start, end = item
+        owned = owned_of.get(spool.log)
+        if (
+            owned is None
+            or end != start + 1
+            or end > most_offset
+            or owned.has_readers
+            or owned.epoch != spool.epoch
+            or owned.permit_round != this_round
+            or now >= owned.permit_end
+            or now - owned.published_at > publish_seconds
+            or owned.words is None
+            or owned.bytes + len(spool.records[start]) - owned.noted > noted_bytes
+            or spool.log in apart
+        ):
+            rest.append(item)
+            continue
+        record = spool.records[start]
+        owned.bytes += len(record)
+        until = min(until, owned.permit)
+        taken.append(item)
+        firsts.append(end.to_bytes(4, "little"))
+        keys.append(owned.words[4])
+        records.append(b"$%d\r\n%b\r\n" % (len(record), record))
+    return Packed(taken, rest, until, b"".join(firsts), b"".join(keys), b"".join(records))
+
+
+_native = spools.native()
+if _native is not None:
+    _native.bind_owned(Owned)
+
+
+def pack(
+    items: list[Item], owned_of: dict[str, Owned], apart: set[str], this_round: int, now: float
+) -> Packed:
+    """`pack_items`, in C where that is installed."""
+    bounds = (PUBLISH_SECONDS, NOTED_BYTES, MOST_OFFSET)
+    if _native is None:
+        return pack_items(items, owned_of, apart, this_round, now, *bounds)
+    packed: tuple[list[Item], list[Item], int, bytes, bytes, bytes] = _native.pack(
+        items, owned_of, apart, this_round, now, *bounds
+    )
+    return Packed(*packed)
+
+
+def unpack_items(items: list[Item], owned_of: dict[str, Owned]) -> None:
+    """What was packed is not known to be stored."""
+    for spool, start, _ in items:
+        owned = owned_of.get(spool.log)
+        if owned is not None and owned.epoch == spool.epoch:
+            owned.bytes -= len(spool.records[start])
+            owned.permit_end = 0.0
