@@ -88,7 +88,7 @@ def state(owned_of: dict[str, Owned]) -> list[Any]:
     return [{name: getattr(one, name) for name in names} for one in owned_of.values()]
 
 
-def seen(packed: packing.Packed) -> Any:
+def seen(packed: packing.Package) -> Any:
     return [[item[0].log for item in items] for items in packed[:2]], packed[2:]
 
 
@@ -105,13 +105,13 @@ def test_generated_groups_are_packed_the_same(logs: list[Log], others: set[int])
     assert seen(found) == seen(again)
     assert state(owned_of) == state(owned_again)
     # Each item goes one way, in its order; what is packed is counted, until it is taken back.
-    order = [item[0].log for item in found.taken + found.rest]
+    order = [item[0].log for item in found.items + found.rest]
     assert sorted(order) == sorted(item[0].log for item in items)
-    sizes = {item[0].log: len(item[0].records[item[1]]) for item in found.taken}
+    sizes = {item[0].log: len(item[0].records[item[1]]) for item in found.items}
     counts = {log: owned.bytes for log, owned in group(logs)[1].items()}
     for log, count in counts.items():
         assert owned_of[log].bytes == count + sizes.get(log, 0)
-    unpack_items(found.taken, owned_of)
+    unpack_items(found.items, owned_of)
     assert {log: owned.bytes for log, owned in owned_of.items()} == counts
 
 
@@ -126,7 +126,7 @@ def test_a_plain_group_is_packed_whole() -> None:
         with patch.object(packing, "_native", native):
             items, owned_of = group(logs)
             packed = pack(items, owned_of, set(), ROUND, NOW)
-        assert packed.taken == items
+        assert packed.items == items
         assert (packed.rest, packed.until, packed.firsts) == ([], 9, b"\3\0\0\0" * 40)
         assert packed.keys.count(b":log\r\n") == packed.records.count(b"$43\r\n") == 40
 

@@ -249,14 +249,14 @@ class _Encoding:
         self.size = 0
 
     def add_part(self, part: Part, owned_of: dict[str, Owned]) -> None:
-        packed = packing.pack(part.items, owned_of, self._logs, self._round, self._now)
-        if packed.taken:
-            self.permitted.append(Part(part.group, packed.taken))
-            self.permitted_keys.append(packed.keys)
-            self.firsts.append(packed.firsts)
-            self.records.append(packed.records)
-            self.until = min(self.until, packed.until)
-        for item in packed.rest:
+        package = packing.pack(part.items, owned_of, self._logs, self._round, self._now)
+        if package.items:
+            self.permitted.append(Part(part.group, package.items))
+            self.permitted_keys.append(package.keys)
+            self.firsts.append(package.firsts)
+            self.records.append(package.records)
+            self.until = min(self.until, package.until)
+        for item in package.rest:
             self.add(item_of(part.group, item, owned_of))
 
     def add(self, item: Item) -> None:

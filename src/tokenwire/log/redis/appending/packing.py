@@ -17,7 +17,7 @@ __all__ = [
     "MOST_OFFSET",
     "NOTED_BYTES",
     "PUBLISH_SECONDS",
-    "Packed",
+    "Package",
     "pack",
     "pack_items",
     "unpack_items",
@@ -34,11 +34,11 @@ PUBLISH_SECONDS = 1.0
 NOTED_BYTES = 4096
 
 
-class Packed(NamedTuple):
-    """Of the items ``taken``: when their permits end, their offsets (four bytes each), the words of
+class Package(NamedTuple):
+    """Of its ``items``: when their permits end, their offsets (four bytes each), the words of
     their keys and of their records. ``rest`` goes another way."""
 
-    taken: list[Item]
+    items: list[Item]
     rest: list[Item]
     until: int
     firsts: bytes
@@ -55,10 +55,10 @@ def pack_items(
     publish_seconds: float,
     noted_bytes: int,
     most_offset: int,
-) -> Packed:
+) -> Package:
     """Pack what may be sent without a look at its owner. ``apart``: logs with an append in front
     that is looked at."""
-    taken: list[Item] = []
+    members: list[Item] = []
     rest: list[Item] = []
     firsts: list[bytes] = []
     keys: list[bytes] = []
@@ -85,11 +85,11 @@ def pack_items(
         record = spool.records[start]
         owned.bytes += len(record)
         until = min(until, owned.permit)
-        taken.append(item)
+        members.append(item)
         firsts.append(end.to_bytes(4, "little"))
         keys.append(owned.words[4])
         records.append(b"$%d\r\n%b\r\n" % (len(record), record))
-    return Packed(taken, rest, until, b"".join(firsts), b"".join(keys), b"".join(records))
+    return Package(members, rest, until, b"".join(firsts), b"".join(keys), b"".join(records))
 
 
 _native = spools.native()
@@ -99,15 +99,15 @@ if _native is not None:
 
 def pack(
     items: list[Item], owned_of: dict[str, Owned], apart: set[str], this_round: int, now: float
-) -> Packed:
+) -> Package:
     """`pack_items`, in C where that is installed."""
     bounds = (PUBLISH_SECONDS, NOTED_BYTES, MOST_OFFSET)
     if _native is None:
         return pack_items(items, owned_of, apart, this_round, now, *bounds)
-    packed: tuple[list[Item], list[Item], int, bytes, bytes, bytes] = _native.pack(
+    parts: tuple[list[Item], list[Item], int, bytes, bytes, bytes] = _native.pack(
         items, owned_of, apart, this_round, now, *bounds
     )
-    return Packed(*packed)
+    return Package(*parts)
 
 
 def unpack_items(items: list[Item], owned_of: dict[str, Owned]) -> None:
