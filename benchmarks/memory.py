@@ -47,7 +47,7 @@ from harness import (
 
 GOAL_KB, GOAL_MS = 25.0, 10.0
 STREAMS = 1_000
-#: Readers that go, and answers that end, at the same moment.
+#: Readers that come or go, answers that end, and providers that are lost, at the same moment.
 AT_ONCE = 600
 WORD = chunked(b"data: " + (CHUNK % "word ").encode() + b"\n\n")
 STOP = CHUNK.replace('"delta":{"content":"%s"}', '"delta":{}').replace(
@@ -256,6 +256,17 @@ async def open_readers(port: int, count: int, *, a_second: float = 200.0) -> lis
     return readers
 
 
+async def open_at_once(port: int, count: int) -> list[Reader]:
+    """Readers who come as fast as they can connect, and have their first word."""
+    loop, request = asyncio.get_running_loop(), post(port, "/v1/runs", BODY)
+    opened = await asyncio.gather(
+        *(loop.create_connection(lambda: Reader(request), "127.0.0.1", port) for _ in range(count))
+    )
+    readers = [reader for _, reader in opened]
+    await until(lambda: all(reader.has_word for reader in readers))
+    return readers
+
+
 async def until(done: Any, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not done():
@@ -379,12 +390,21 @@ async def pauses_of(server: Server, streams: int) -> dict[str, tuple[float, floa
         reader.transport.abort()
     await asyncio.sleep(3)
     note(f"{AT_ONCE} of them leave at once")
-    readers += await open_readers(server.port, AT_ONCE)
     server.ask("pauses")
+    readers += await open_at_once(server.port, AT_ONCE)
+    await asyncio.sleep(2)
+    note(f"{AT_ONCE} readers come at once")
     for stream in list(Model.live)[:AT_ONCE]:
         stream.end()
     await asyncio.sleep(3)
     note(f"{AT_ONCE} answers end at once")
+    readers = [reader for reader in readers if not reader.has_ended]
+    readers += await open_readers(server.port, AT_ONCE)
+    server.ask("pauses")
+    for stream in list(Model.live)[:AT_ONCE]:
+        stream.transport.abort()
+    await asyncio.sleep(3)
+    note(f"{AT_ONCE} providers are lost at once")
     readers = [reader for reader in readers if not reader.has_ended]
     for stream in list(Model.live):
         stream.end()

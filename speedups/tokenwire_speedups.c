@@ -20,7 +20,7 @@
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 7
+#define TWIN 8
 /* That of log/spool.py: both are raised with every change of what `land` or `pack` do. */
 #define SPOOL 2
 
@@ -275,7 +275,7 @@ static PyObject *py_offer, *py_offer_one;      /* express.py: `offer`, `offer_on
 static PyObject *str_time, *str_monotonic, *str_seal, *str_ready, *str_give;
 static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several, *str_wait;
 static PyObject *py_several; /* `take_several` in Python */
-static PyObject *str_received, *str_end_diversion, *str_parse;
+static PyObject *str_received, *str_parse;
 static PyObject *str_offer, *str_offer_one, *str_is_closing, *str_data_received, *str_lose, *str_break_down;
 static PyObject *py_pull; /* `Connection.pull` in Python */
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
@@ -1362,8 +1362,6 @@ static PyObject *data_received(PyObject *connection, PyObject *data)
         Py_XDECREF(done);
         if (is_taken)
             return is_taken < 0 ? NULL : Py_NewRef(Py_None);
-        if (call(connection, str_end_diversion))
-            return NULL;
     } else
         Py_DECREF(diversion);
     done = PyObject_CallMethodOneArg(connection, str_parse, data);
@@ -1944,7 +1942,7 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
         {&str_seal, "_seal"}, {&str_append, "_append"}, {&str_make_up, "make_up"},
         {&str_borrow, "_borrow"}, {&str_fail, "fail"}, {&str_ready, "ready"},
         {&str_several, "take_several"}, {&str_wait, "wait_for_tick"}, {&str_give, "_give"},
-        {&str_received, "received"}, {&str_end_diversion, "end_diversion"}, {&str_parse, "parse"},
+        {&str_received, "received"}, {&str_parse, "parse"},
         {&str_offer, "offer"}, {&str_offer_one, "offer_one"},
         {&str_is_closing, "is_closing"},
         {&str_data_received, "data_received"}, {&str_lose, "_lose"},

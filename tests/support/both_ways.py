@@ -284,8 +284,11 @@ class Scene:
             return waits
         if not self.http.sockets or self.socket.waits or self.owned.producer.appending:
             return False
-        response = self.socket.connection._response  # type: ignore[union-attr]
-        return waits and response is not None and _waits(response._waiter)
+        connection = self.socket.connection
+        assert connection is not None
+        response = connection._response
+        is_read = connection._late is None
+        return waits and is_read and response is not None and _waits(response._waiter)
 
     async def bring(self, data: bytes, seconds: float) -> None:
         """A read of the provider's socket, so long after the one before."""

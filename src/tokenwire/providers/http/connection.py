@@ -5,7 +5,8 @@ A model's answer is one wake-up per token; what is saved here is saved for every
 compares it with aiohttp.
 
 Always true: one request at a time on a connection; a connection goes back to the pool only after a
-whole answer whose framing allows it; what is buffered is bounded, beyond it the socket is not read.
+whole answer whose framing allows it; what is buffered is bounded, beyond it the socket is not read;
+reads that wait for their turn (`tokenwire.turns`) are parsed in order, and before the end.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import httptools
 from tokenwire.errors import NetworkError, ProtocolError, ProviderError
 from tokenwire.express import Diversion
 from tokenwire.providers.http.heads import MOST_HEAD_BYTES, HeadReader
+from tokenwire.providers.http.late import Late
 from tokenwire.providers.http.proxy import Proxy
-from tokenwire.providers.http.response import Response
+from tokenwire.providers.http.response import HIGH_WATER, Response
+from tokenwire.turns import turns
 
 __all__ = ["Connection", "Keeper", "Route"]
 
@@ -73,6 +76,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_keep",
         "_key",
+        "_late",
         "_on_hold",
         "_parser",
         "_paused",
@@ -84,6 +88,7 @@ class Connection(asyncio.Protocol):
         "_socket",
         "_timer",
         "_transport",
+        "_turns",
         "_until_close",
         "diversion",
         "idle_since",
@@ -104,6 +109,9 @@ class Connection(asyncio.Protocol):
         self._until_close = False
         self._keep = True
         self._paused = self._on_hold = False
+        self._turns = turns()
+        #: What waits for its turn.
+        self._late: Late | None = None
         #: The descriptor of the socket, where it may be read past the transport, and the same while
         #: that is wanted; else negative.
         self._socket = self._pulled = -1
@@ -129,7 +137,7 @@ class Connection(asyncio.Protocol):
         """Whether another request may be sent on it: open, and without unread bytes. Those are its
         end, or an answer to nothing; the event loop may not have read them yet."""
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None or self._late is not None or transport.is_closing():
             return False
         sock = transport.get_extra_info("socket")
         return sock is None or not _has_unread(sock.fileno())
@@ -165,11 +173,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         diversion = self.diversion
-        if diversion is not None:
-            if diversion.received(data):
-                return
-            self.end_diversion()
-        self.parse(data)
+        if diversion is None or not diversion.received(data):
+            self.parse(data)
 
     def pull(self) -> bool:
         """See `tokenwire.express.Hold`."""
@@ -192,7 +197,41 @@ class Connection(asyncio.Protocol):
         return self._pulled >= 0 and len(data) < MOST_PULLED
 
     def parse(self, data: bytes) -> None:
-        """A read that nobody else took."""
+        """A read that nobody else took: now, or in a later turn."""
+        if self._response is None or self._turns.admit():
+            self._parse(data)
+        else:
+            self._wait().received(data)
+
+    def _wait(self) -> Late:
+        """Something has to wait for its turn."""
+        late = Late(self.diversion, most=HIGH_WATER, on_full=self.pause)
+        self._late = self.diversion = late
+        self._turns.wait(self._catch_up)
+        return late
+
+    def _catch_up(self) -> None:
+        """It is the turn of what waits."""
+        late, self._late = self._late, None
+        if late is None:
+            return
+        self.diversion = late.lane
+        data = late.take()
+        try:
+            if data:
+                self._parse(data)
+        except Exception as error:
+            self._report(error)
+            late.end = late.end or (error,)
+            if self._transport is not None:
+                self._transport.abort()
+        if late.end is not None:
+            self._end(*late.end)
+        elif self._response is None or self._response.hungry:
+            self.resume()
+
+    def _parse(self, data: bytes) -> None:
+        self.end_diversion()
         parser, response = self._parser, self._response
         if parser is None or response is None:
             self.abort()  # bytes without a request
@@ -218,9 +257,12 @@ class Connection(asyncio.Protocol):
 
     def _break_down(self, transport: asyncio.Transport, error: Exception) -> None:
         """A fault of ours: as event loops treat it."""
+        self._report(error)
+        self._lose(transport, error)
+
+    def _report(self, error: Exception) -> None:
         message = "a read of a provider's answer failed"
         self.loop.call_exception_handler({"message": message, "exception": error})
-        self._lose(transport, error)
 
     def _lose(self, transport: asyncio.Transport, error: Exception) -> None:
         transport.abort()  # which tells its end once more, without the error
@@ -231,6 +273,15 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._pulled = -1
+        late = self._late
+        if late is None and (self._response is None or self._turns.admit()):
+            self._end(exc)
+            return
+        late = late or self._wait()
+        late.end = late.end or (exc,)
+
+    def _end(self, exc: Exception | None) -> None:
         self._transport = self._parser = None  # the parser has this connection
         self._pulled = -1
         self._stop_timer()
@@ -294,8 +345,8 @@ class Connection(asyncio.Protocol):
         return None
 
     def end_diversion(self) -> None:
-        """What comes is parsed again."""
-        diversion, self.diversion = self.diversion, None
+        """What comes is parsed again, in its turn."""
+        diversion, self.diversion = self.diversion, self._late
         if diversion is not None:
             diversion.leave()
 
@@ -348,6 +399,8 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         transport, self._transport = self._transport, None
         self._pulled = -1
+        if self._late is not None:
+            self._late.drop()
         if transport is not None:
             transport.abort()
 
