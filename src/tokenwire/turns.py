@@ -35,7 +35,16 @@ _Line = deque[tuple[float, Callable[[], None]]]
 class Turns:
     """The turns of one event loop. ``clock``: seconds; ``cpu``: seconds that this thread worked."""
 
-    __slots__ = ("_clock", "_cpu", "_done", "_is_counting", "_most", "_reads", "_since", "_starts")
+    __slots__ = (
+        "_clock",
+        "_cpu",
+        "_is_counting",
+        "_most",
+        "_pieces",
+        "_reads",
+        "_since",
+        "_starts",
+    )
 
     def __init__(
         self,
@@ -47,14 +56,14 @@ class Turns:
         self._most, self._clock, self._cpu = most, clock, cpu
         self._reads: _Line = deque()
         self._starts: _Line = deque()
-        self._done = 0
+        self._pieces = 0
         self._is_counting = False
         #: When the turn before began, by `cpu`; None while there was none directly before.
         self._since: float | None = None
 
     def admit(self) -> bool:
         """Whether a read may be handled now, in which case it is counted; else it must `wait`."""
-        if self._reads or self._done >= self._most:
+        if self._reads or self._pieces >= self._most:
             return False
         self._count(1)
         return True
@@ -67,7 +76,7 @@ class Turns:
     def take(self, work: Callable[[], None]) -> None:
         """Begin a request, or what follows from a departure, now or in a later turn. What ``work``
         raises is reported to the event loop: the others are done all the same."""
-        if self._starts or self._reads or self._done + START > self._most:
+        if self._starts or self._reads or self._pieces + START > self._most:
             self._count(0)
             self._starts.append((self._clock(), work))
             return
@@ -80,23 +89,23 @@ class Turns:
         return self._clock() - min(oldest) if oldest else 0.0
 
     def _count(self, pieces: int) -> None:
-        self._done += pieces
+        self._pieces += pieces
         if not self._is_counting:
             self._is_counting = True
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self._adapt()
-        self._done = 0
-        while self._reads and self._done < self._most:
-            self._done += 1
+        self._pieces = 0
+        while self._reads and self._pieces < self._most:
+            self._pieces += 1
             _do(self._reads.popleft()[1])
         is_first = True  # a crowd of reads does not hold up requests for ever
-        while self._starts and (is_first or self._done + START <= self._most):
+        while self._starts and (is_first or self._pieces + START <= self._most):
             is_first = False
-            self._done += START
+            self._pieces += START
             _do(self._starts.popleft()[1])
-        self._is_counting = self._done > 0
+        self._is_counting = self._pieces > 0
         if self._is_counting:
             asyncio.get_running_loop().call_soon(self._turn)
 

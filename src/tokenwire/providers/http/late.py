@@ -19,9 +19,7 @@ class Late:
 
     __slots__ = ("_most", "_on_full", "_pieces", "_size", "end", "lane")
 
-    def __init__(
-        self, lane: Diversion | None, *, most: int, on_full: Callable[[], None]
-    ) -> None:
+    def __init__(self, lane: Diversion | None, *, most: int, on_full: Callable[[], None]) -> None:
         self.lane = lane
         self._most, self._on_full = most, on_full
         self._pieces: list[bytes] = []

@@ -22,11 +22,11 @@ from tokenwire.server.edge.connection.light import (
     Pipeline,
 )
 from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
-from tokenwire.turns import turns
 from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.transport import Transport, transport_of
+from tokenwire.turns import turns
 
 __all__ = ["GuardedProtocol"]
 
