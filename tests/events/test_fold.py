@@ -138,7 +138,7 @@ def test_what_a_lost_attempt_cost_is_told_or_called_unknown():
             m.RunStart(run="r"),
             m.StepStart(step=1),
             m.ResponseStart(id="resp_1", resumable=kept),
-            *([m.Usage(output_tokens=9)] if counted else []),
+            *([m.Usage(input_tokens=3, output_tokens=9)] if counted else []),
             m.StepReset(step=1, attempt=2),
             m.StepStart(step=1, attempt=2),
             m.ResponseStart(id="resp_1", resumable=kept),
@@ -146,7 +146,7 @@ def test_what_a_lost_attempt_cost_is_told_or_called_unknown():
         ]
         return fold(events)
 
-    assert run(counted=True, kept=False).usage == {"output_tokens": 10}
+    assert run(counted=True, kept=False).usage == {"input_tokens": 3, "output_tokens": 10}
     assert not run(counted=True, kept=False).usage_unknown
     assert run(counted=False, kept=False).usage == {"output_tokens": 1}
     assert run(counted=False, kept=False).usage_unknown

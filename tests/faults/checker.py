@@ -331,14 +331,18 @@ def _usage(events: list[m.Event]) -> Iterable[str]:
     spent: Counter[str] = Counter()
     models = {e.step for e in events if isinstance(e, m.StepStart) and e.kind == "model"}
     now: dict[str, int] = {}
-    lost = False
+    lost = has_parts = False
     for event in events:
+        has_parts = has_parts or isinstance(event, m.PartStart)
         if isinstance(event, m.Usage):
             told = {"input_tokens": event.input_tokens, "output_tokens": event.output_tokens}
             now |= {name: count for name, count in told.items() if count is not None}
         elif isinstance(event, m.StepReset | m.StepEnd) and event.step in models:
             cut = isinstance(event, m.StepReset) or not event.terminal_seen
-            lost = lost or (cut and not now)
+            has_more = cut and (has_parts or "input_tokens" not in now)
+            is_free = isinstance(event, m.StepReset) and event.reason == "refused"
+            lost = lost or (not is_free and (has_more or not now))
+            has_parts = False
             spent.update(now)
             now = {}
     last = events[-1] if events else None

@@ -109,7 +109,9 @@ def test_an_agents_run_arrives_over_http(collector: Collector) -> None:
     assert run.parent_span_id == b""
     assert {span.trace_id for span in spans.values()} == {run.trace_id}
     assert values(run)["gen_ai.agent.name"] == "helper"
-    assert values(chat)["gen_ai.usage.output_tokens"] == values(run)["gen_ai.usage.output_tokens"]
+    for span in (chat, run):  # the scripted model reports no tokens: that is not zero
+        assert "gen_ai.usage.output_tokens" not in values(span)
+        assert values(span)["tokenwire.usage_unknown"]
     assert [v.string_value for v in values(chat)["gen_ai.response.finish_reasons"].values] == [
         "stop"
     ]

@@ -14,22 +14,27 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.arbitrary_runs import arbitrary_run
+from support.event_strategies import runs
 from support.spine import run_async
 from support.unsteady import Unsteady
-from tokenwire.errors import ConfigError, StoreUnavailableError
+from tokenwire.errors import ConfigError, NetworkError, StoreUnavailableError
 from tokenwire.events import model as m
 from tokenwire.events.codec import encode
 from tokenwire.events.fold import USAGE_COUNTS, Fold
+from tokenwire.events.fold import fold as fold_of
+from tokenwire.events.order import Order
 from tokenwire.events.request import Request
 from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.record import Chain
 from tokenwire.relay.spending import settling as settling_module
-from tokenwire.relay.spending.bill import bill_of, day_of, zone_of
-from tokenwire.relay.spending.counts import Counts, counts_of, details_of
+from tokenwire.relay.spending.bill import bill_of, costs_by_kind, day_of, zone_of
+from tokenwire.relay.spending.counts import MOST_TOKENS, Counts, counts_of, details_of
 from tokenwire.relay.spending.ledger import Spent, owner_account, thread_account
 from tokenwire.relay.spending.meter import Meter, ModelCall, read_calls
 from tokenwire.relay.spending.prices import (
@@ -41,6 +46,7 @@ from tokenwire.relay.spending.prices import (
     own_prices,
 )
 from tokenwire.relay.spending.settling import Settling, bill_in
+from tokenwire.run.failure import failed_end
 
 DAY = "2026-11-29"
 NOON = 1_795_953_600_000  # 2026-11-29 12:00 UTC
@@ -71,6 +77,131 @@ def test_the_sum_over_the_calls_is_the_folds() -> None:
                 fold.apply(event)
         reported = {k: v for k, v in metered(events).reported.items() if k in USAGE_COUNTS}
         assert reported == fold.usage, seed
+
+
+def test_a_run_says_that_something_is_missing_where_its_bill_does() -> None:
+    """The end of a run and its bill are made of the same log by two hands: no call that was not
+    reported in full is one that is known; and where all are whole and counted, nothing is unknown.
+    """
+    seen = set[bool]()
+    for seed in range(600):
+        fold, meter = Fold(), Meter()
+        for event in arbitrary_run(seed):
+            is_absurd = isinstance(event, m.Usage) and any(
+                (getattr(event, name) or 0) > MOST_TOKENS for name in USAGE_COUNTS
+            )
+            if isinstance(event, m.RunEnd | m.PartAttr) or is_absurd:
+                continue
+            fold.apply(event)
+            meter.apply(event)
+        calls, end = meter.calls(), fold.end("complete")
+        is_missing = any(call.counts is None or call.estimate is not None for call in calls)
+        assert end.usage_unknown or not is_missing, seed
+        assert end.usage == (fold.usage or None)
+        steps = [step for step in fold.steps if step.kind == "model"]
+        is_whole = all(s.usage and s.terminal_seen for s in steps)
+        is_whole = is_whole and not any(s.is_estimated for s in fold.steps)
+        if is_whole and not fold.spent and not any(s.rereads or s.attempt > 1 for s in steps):
+            assert not end.usage_unknown, seed
+        seen.add(end.usage_unknown)
+    assert seen == {True, False}
+
+
+_TOKENS = st.integers(0, 300_000)
+
+
+@given(a=_TOKENS, b=_TOKENS, c=_TOKENS, d=_TOKENS, e=_TOKENS, audio=_TOKENS, data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_costs_of_all_kinds_are_the_cost(
+    prices: GenaiPrices, a: int, b: int, c: int, d: int, e: int, audio: int, data: st.DataObject
+) -> None:
+    """``a`` new, ``b`` cached and ``c`` written tokens in, ``d`` said, ``e`` thought ones out."""
+    provider, model = data.draw(
+        st.sampled_from(
+            [
+                ("openai", "gpt-4o"),
+                ("anthropic", "claude-sonnet-4-5"),
+                ("google", "gemini-2.5-pro"),
+                ("openai", "gpt-4o-audio-preview"),
+                ("ollama", "llama3"),
+                ("nobody", "nothing"),
+            ]
+        )
+    )
+    counts = counts_of(
+        {
+            "input_tokens": a + b + c,
+            "cached_input_tokens": b,
+            "cache_write_tokens": c,
+            "output_tokens": d + e,
+            "reasoning_tokens": e,
+            "input_audio_tokens": audio,
+        }
+    )
+    call = ModelCall(provider=provider, model=model, time=NOON, counts=counts)
+    table = OwnPrices(own_prices(["ollama/llama3=0.05/0.2"]), prices)
+    (line,) = bill_of([call, call], table, UTC, principal="p", thread=None).lines
+    assert sum(line.costs.values()) == line.sum.cost
+    assert all(cost > 0 for cost in line.costs.values())
+    there = {"input": a, "cached_input": b, "cache_write": c, "output": d, "reasoning": e}
+    assert {kind for kind in line.costs if kind != "unsplit"} <= {k for k, n in there.items() if n}
+    if provider == "nobody":
+        assert not line.costs
+
+
+def test_each_kind_costs_what_its_price_says() -> None:
+    counts = counts_of({"input_tokens": 4_000_000, "output_tokens": 3_000_000})
+    call = ModelCall(provider="a", model="b", counts=counts)
+    table = OwnPrices(own_prices(["a/b=2/5"]), NoPrices())
+    assert costs_by_kind(call, table, 23 * NANOS) == {"output": 15 * NANOS, "input": 8 * NANOS}
+    unsplit = msgspec.structs.replace(call, counts=counts_of({"total_tokens": 1_000_000}))
+    assert costs_by_kind(unsplit, table, 5 * NANOS) == {"unsplit": 5 * NANOS}
+    only_whole = msgspec.structs.replace(call, counts=counts)
+
+    class Whole(NoPrices):
+        """Has a price of that one call, and of no other."""
+
+        def cost(self, call: ModelCall) -> int | None:
+            return 7 if call.counts == counts else None
+
+    assert costs_by_kind(only_whole, Whole(), 7) == {"unsplit": 7}
+
+
+@given(events=runs())
+def test_a_run_whose_last_attempt_was_not_counted_says_so(events: list[m.Event]) -> None:
+    """The same for runs that make sense, cut anywhere."""
+    for length in range(len(events)):
+        fold, meter = Fold(), Meter()
+        for event in events[:length]:
+            fold.apply(event)
+            meter.apply(event)
+        is_missing = any(c.counts is None or c.estimate is not None for c in meter.calls())
+        assert fold.end("error").usage_unknown or not is_missing
+
+
+@pytest.mark.parametrize("reports", [0, 1])
+@pytest.mark.parametrize("is_whole", [False, True])
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_what_a_last_attempt_did_not_report_is_unknown(
+    reports: int, is_whole: bool, is_answered: bool
+) -> None:
+    start: list[m.Event] = [m.RunStart(run="r"), m.StepStart(step=1, provider="a", model="b")]
+    text = [m.ResponseStart(), m.TextStart(part=0), m.TextDelta(part=0, text="word")]
+    events = [*start, *(text if is_answered else [])]
+    if is_answered:
+        events += [m.Usage(input_tokens=3, output_tokens=1)] * reports
+    events.append(m.StepEnd(step=1, status="complete", terminal_seen=is_whole))
+    state = fold_of(events)
+    known = not is_answered or (bool(reports) and is_whole)
+    for end in (
+        state.end("complete"),
+        failed_end(Order(), state, NetworkError("gone"))[-1],
+    ):
+        assert isinstance(end, m.RunEnd)
+        assert end.usage_unknown is not known
+        assert fold_of([*events, end]).usage_unknown is not known
+    assert fold_of(start).end("error", is_calling=True).usage_unknown
+    assert not fold_of(start).end("error").usage_unknown
 
 
 def call_events(step: int, output: int, *, attempt: int = 1, model: str = "gpt-4o") -> list[Any]:

@@ -35,7 +35,6 @@ from tokenwire.events.model import (
     Error,
     Event,
     RunBudget,
-    RunEnd,
     RunOutcome,
     StepStart,
 )
@@ -429,12 +428,7 @@ class AgentEngine:
         whole = outcome == "complete"
         status = outcome if outcome in ("complete", "cancelled", "error") else "incomplete"
         events = closing(self.order, part="complete" if whole else "truncated", step=status)
-        end = RunEnd(
-            outcome=outcome,
-            reason=reason,
-            usage=self.fold.usage or None,
-            usage_unknown=self.fold.usage_unknown,
-        )
+        end = self.fold.end(outcome, reason)
         return self._seal([*(before or []), *events, end])
 
     def _is_repeated(self, event: Event) -> bool:

@@ -51,6 +51,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.state import (
+    USAGE_COUNTS,
     ApprovalState,
     PartState,
     SteerState,
@@ -62,16 +63,6 @@ from tokenwire.events.state import (
 )
 
 __all__ = ["USAGE_COUNTS", "Fold", "PartState", "StepState", "ToolState", "fold"]
-
-#: The token counts of `Usage`, by field.
-USAGE_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
 
 
 class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -85,7 +76,8 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     steps: list[StepState] = []
     #: Tokens of discarded attempts, which cost as well.
     spent: dict[str, int] = {}
-    #: An attempt was lost with its worker before the provider reported its tokens.
+    #: An attempt was lost of which the provider did not report all tokens; at the end of a run,
+    #: that it cost more than `usage`.
     usage_unknown: bool = False
     parts: dict[int, PartState] = {}
     tools: dict[str, ToolState] = {}
@@ -151,6 +143,23 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
             for name, count in step.usage.items():
                 total[name] = total.get(name, 0) + count
         return total
+
+    def end(
+        self,
+        outcome: RunOutcome,
+        reason: str | None = None,
+        *,
+        recoverable: bool = False,
+        is_calling: bool = False,
+    ) -> RunEnd:
+        """The end of the run. ``is_calling``: an attempt was announced whose end nobody knows, so
+        that it may have been billed."""
+        end = RunEnd(outcome=outcome, reason=reason, usage=self.usage or None)
+        end.recoverable, last = recoverable, self.last_step
+        is_lost = is_calling and last is not None and last.is_unreported(is_billed=True)
+        unreported = any(step.is_unreported() for step in self.steps)
+        end.usage_unknown = self.usage_unknown or is_lost or unreported
+        return end
 
     @property
     def last_step(self) -> StepState | None:
@@ -232,7 +241,7 @@ def _run_start(state: Fold, event: RunStart) -> None:
 
 def _run_end(state: Fold, event: RunEnd) -> None:
     state.outcome, state.end_reason = event.outcome, event.reason
-    state.recoverable = event.recoverable
+    state.recoverable, state.usage_unknown = event.recoverable, event.usage_unknown
     state.waiting = []
     state.approval_changes += len(state.approvals)
 
@@ -255,6 +264,7 @@ def _step_start(state: Fold, event: StepStart) -> None:
 
 def _response_start(state: Fold, event: ResponseStart) -> None:
     step = _step(state)
+    state.usage_unknown |= step.begin_response(event.id)
     step.response_id = event.id or step.response_id
     step.request_id = event.request_id or step.request_id
     step.model = event.model or step.model
@@ -273,29 +283,16 @@ def _step_reset(state: Fold, event: StepReset) -> None:
             discarded = discard or set(step.parts)
             for part in discarded:
                 state.parts.pop(part, None)
-            _spend(state, step, is_billed=event.reason != "refused")
-            step.finish, step.usage, step.status = None, {}, "open"
+            is_billed = event.reason != "refused"
+            state.usage_unknown |= step.spend(state.spent, is_billed=is_billed)
+            step.finish, step.status = None, "open"
             step.response_id, step.terminal_seen = None, False
     for step in state.steps:  # a reset may name a part of another step
         step.parts = [p for p in step.parts if p in state.parts]
 
 
-def _spend(state: Fold, step: StepState, *, is_billed: bool) -> None:
-    """Add an ended attempt's usage; a resumable response is counted when it is read again."""
-    if step.resumable:
-        return
-    if step.kind == "model" and not step.usage and is_billed:
-        state.usage_unknown = True
-    for name, count in step.usage.items():
-        state.spent[name] = state.spent.get(name, 0) + count
-
-
 def _usage(state: Fold, event: Usage) -> None:
-    usage = _step(state).usage
-    for name in USAGE_COUNTS:
-        count = getattr(event, name)
-        if count is not None:
-            usage[name] = usage.get(name, 0) + count if event.mode == "increment" else count
+    _step(state).count(event)
 
 
 def _finish(state: Fold, event: Finish) -> None:
@@ -325,7 +322,9 @@ def _part_start(state: Fold, event: PartStart) -> None:
         attrs=attrs,
         agent=event.agent,
     )
-    _step(state).parts.append(event.part)
+    step = _step(state)
+    step.parts.append(event.part)
+    step.is_answered = True
 
 
 def _part_end(state: Fold, event: PartEnd) -> None:

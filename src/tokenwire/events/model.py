@@ -182,8 +182,8 @@ class RunEnd(Event, tag="run-end"):
 
     ``complete`` is a whole answer; ``incomplete`` ended by length, filter or truncation;
     ``interrupted`` lost its worker and could not be resumed. ``usage`` sums all steps, including
-    discarded attempts; ``usage_unknown``: one of these was lost before the provider reported its
-    tokens, so that the run cost more than ``usage``.
+    discarded attempts; ``usage_unknown``: of one of these the provider did not report all tokens
+    (it was cut, or they are never reported), so that the run cost more than ``usage``, or may have.
     """
 
     outcome: RunOutcome

@@ -17,9 +17,11 @@ from tokenwire.events.message import (
     ToolCallPart,
     ToolResultPart,
 )
+from tokenwire.events.model import Usage
 from tokenwire.events.parts import Agent, Event
 
 __all__ = [
+    "USAGE_COUNTS",
     "ApprovalState",
     "PartState",
     "SteerState",
@@ -69,6 +71,17 @@ class PartState(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.pieces[0] if self.pieces else ""
 
 
+#: The token counts of `Usage`, by field.
+USAGE_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+
+
 class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One step: a call of a model, what an agent says itself, or a task of an agent."""
 
@@ -89,6 +102,56 @@ class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
     usage: dict[str, int] = {}
     status: str = "open"
     terminal_seen: bool = False
+    #: Of the newest attempt: its provider began to answer; its counts are somebody's estimate; the
+    #: id of a response that it is to read again, until it does.
+    is_answered: bool = False
+    is_estimated: bool = False
+    rereads: str | None = None
+
+    def count(self, event: Usage) -> None:
+        """Add what the provider, or an estimate, says of the newest attempt."""
+        self.is_answered, self.is_estimated = True, event.source == "estimated"
+        for name in USAGE_COUNTS:
+            count = getattr(event, name)
+            if count is not None:
+                more = self.usage.get(name, 0) if event.mode == "increment" else 0
+                self.usage[name] = more + count
+
+    def begin_response(self, response_id: str | None) -> bool:
+        """The provider begins to answer. Whether this is another response than the one that was to
+        be read again, so that nobody says what that one cost."""
+        is_other = self.rereads is not None and response_id != self.rereads
+        self.is_answered, self.rereads = True, None
+        return is_other
+
+    def is_unreported(self, *, is_billed: bool | None = None) -> bool:
+        """Whether the newest attempt cost more than its provider said, or may have. ``is_billed``:
+        None where only an answer says that."""
+        if self.usage and self.is_estimated:
+            return True
+        if self.kind != "model":
+            return False
+        if self.rereads is not None:
+            return True
+        if not (self.is_answered if is_billed is None else is_billed):
+            return False
+        if not self.usage:
+            return True
+        # A count on the way is that of the text so far, or of the request alone.
+        return not self.terminal_seen and (bool(self.parts) or "input_tokens" not in self.usage)
+
+    def spend(self, spent: dict[str, int], *, is_billed: bool) -> bool:
+        """Add the attempt, which begins again, to what is ``spent``; whether it may have cost more.
+        A response that its provider keeps is read again, and counted then."""
+        is_unknown = False
+        if self.resumable:
+            self.rereads = self.response_id or self.rereads
+        else:
+            is_unknown = self.is_unreported(is_billed=is_billed)
+            for name, count in self.usage.items():
+                spent[name] = spent.get(name, 0) + count
+        self.usage, self.is_answered, self.is_estimated = {}, False, False
+        return is_unknown
 
 
 class SteerState(msgspec.Struct):

@@ -51,6 +51,7 @@ def _fields(fold: Fold) -> dict[str, Any]:
         "cached_input_tokens": usage.get("cached_input_tokens"),
         "cache_write_tokens": usage.get("cache_write_tokens"),
         "reasoning_tokens": usage.get("reasoning_tokens"),
+        "usage_unknown": fold.usage_unknown,
         "finish_reason": fold.finish_reason,
         "budget": (fold.budget or {}).get("name", "") if is_stopped else None,
         # Without an id nothing says that the name is the provider's own, and not the caller's.

@@ -86,7 +86,8 @@ class _Ended(Fact, frozen=True):
     """An end. ``events``: their number; ``finish_reason``: why the model stopped in the last step;
     ``budget``: the one that ended it in its middle (``principal/day``), None where none did;
     ``response_model``, ``response_id``: the last response, as its provider names it. The counts
-    that may be None are parts of the others, where the provider reported them."""
+    that may be None are parts of the others, where the provider reported them; ``usage_unknown``:
+    it did not report all, so that a count of 0 is none."""
 
     run: str
     model: str
@@ -104,6 +105,7 @@ class _Ended(Fact, frozen=True):
     thread: str | None = None
     response_model: str | None = None
     response_id: str | None = None
+    usage_unknown: bool = False
 
 
 class RunEnded(_Ended, frozen=True):
@@ -134,7 +136,9 @@ class RunBilled(Fact, frozen=True):
     """What a run used of one ``model``, or of a provider's (``openai/gpt-4o``). ``cost``:
     billionths of a dollar of the tokens that have a price; ``unreported_calls``: of which nobody
     knows what they used; ``tokens``: by kind (``input``, ``cached_input``, ``output``,
-    ``reasoning``, ...), of which some are parts of others."""
+    ``reasoning``, ...), of which some are parts of others; ``costs``: ``cost`` by kind (``input``:
+    without what a cache had or got, ``output``: without reasoning, ``unsplit``: not known), of
+    which none is."""
 
     run: str
     model: str
@@ -142,6 +146,7 @@ class RunBilled(Fact, frozen=True):
     unpriced_tokens: int
     unreported_calls: int = 0
     tokens: dict[str, int] = {}
+    costs: dict[str, int] = {}
 
 
 class BudgetRefused(Fact, frozen=True):

@@ -274,8 +274,9 @@ class OpenTelemetryObserver:
     def _measure(self, fact: RunEnded | AnswerEnded) -> None:
         labels = chat_labels(fact.model)
         self._duration.record(fact.seconds, {**labels, **failure_label(fact.code)})
-        self._tokens.record(fact.input_tokens, {**labels, "gen_ai.token.type": "input"})
-        self._tokens.record(fact.output_tokens, {**labels, "gen_ai.token.type": "output"})
+        for kind, count in ("input", fact.input_tokens), ("output", fact.output_tokens):
+            if count or not fact.usage_unknown:  # else nobody knows how many
+                self._tokens.record(count, {**labels, "gen_ai.token.type": kind})
 
     def _fail(self, span: Any, code: str) -> None:
         span.set_attribute("error.type", code)

@@ -68,6 +68,7 @@ class PrometheusObserver:
         self._run_seconds = histogram("run_seconds", "Time of a run", "model")
         self._tokens = counter("tokens", "Tokens as reported", "model", "kind")
         self._cost = counter("cost_dollars", "What settled runs cost", "model")
+        self._costs = counter("cost_by_kind_dollars", "The same by kind of token", "model", "kind")
         self._unpriced = counter("unpriced_tokens", "Tokens of settled runs without price", "model")
         self._billed_tokens = counter(
             "billed_tokens",
@@ -87,6 +88,9 @@ class PrometheusObserver:
         self._uncounted = 0
         for tallies in (self._gaps, appends):
             self.registry.register(tallies)
+        self._unknown = counter(
+            "runs_usage_unknown", "Runs of which not every token was reported", "model"
+        )
         self._retries = counter("retries", "Model calls made again", "model", "code")
         self._fallbacks = counter("fallbacks", "Models given up", "model", "code")
         self._tools = histogram("tool_seconds", "Time of a tool", "name", "code")
@@ -157,12 +161,15 @@ class PrometheusObserver:
         if fact.budget is not None:
             self._stopped.labels(self._label("budget", fact.budget)).inc()
         self._run_seconds.labels(model).observe(fact.seconds)
+        self._unknown.labels(model).inc(fact.usage_unknown)
         self._tokens.labels(model, "input").inc(fact.input_tokens)
         self._tokens.labels(model, "output").inc(fact.output_tokens)
 
     def _billed(self, fact: RunBilled) -> None:
         model = self._label("model", fact.model)
         self._cost.labels(model).inc(fact.cost / 1e9)
+        for kind, cost in fact.costs.items():
+            self._costs.labels(model, kind).inc(cost / 1e9)
         self._unpriced.labels(model).inc(fact.unpriced_tokens)
         self._unreported.labels(model).inc(fact.unreported_calls)
         for kind, count in fact.tokens.items():

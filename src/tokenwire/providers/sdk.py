@@ -24,7 +24,6 @@ from tokenwire.events.model import (
     Error,
     Event,
     Heartbeat,
-    RunEnd,
     RunOutcome,
     RunStart,
     StepEnd,
@@ -189,8 +188,7 @@ class Answer:
         events = self._ordered(last)
         step = next(e for e in reversed(last) if isinstance(e, StepEnd))
         outcome: RunOutcome = step.status
-        end = RunEnd(outcome=outcome, usage=self._fold.usage or None)
-        return events + self._ordered([end])
+        return events + self._ordered([self._fold.end(outcome)])
 
     def _ordered(self, events: list[Event]) -> list[Event]:
         logged = [e for e in events if not isinstance(e, Heartbeat)]

@@ -125,8 +125,9 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
 class RunSnapshot(RunInfo, kw_only=True, omit_defaults=True):
     """A run so far: what its first ``tail`` events folded to. ``cursor`` continues after them;
     None before the first. ``message``: the answer in one message; ``messages``: as a conversation
-    goes on with it; ``input``: the request's. ``usage``: tokens; ``error``: the fields of the
-    newest error event; ``waiting``: ids of the approvals and calls that it waits for."""
+    goes on with it; ``input``: the request's. ``usage``: tokens, ``usage_unknown``: it cost more,
+    or may have; ``error``: the fields of the newest error event; ``waiting``: ids of the approvals
+    and calls that it waits for."""
 
     cursor: str | None
     message: Message
@@ -137,6 +138,7 @@ class RunSnapshot(RunInfo, kw_only=True, omit_defaults=True):
     error: dict[str, Any] | None
     waiting: list[str]
     tools: list[ToolState]
+    usage_unknown: bool = False
 
 
 def meta_of(info: LogInfo) -> RunMeta:
@@ -202,4 +204,5 @@ def snapshot_of(
         error=fold.error,
         waiting=fold.waiting,
         tools=[copy(tool) for tool in fold.tools.values()],
+        usage_unknown=fold.usage_unknown,
     )

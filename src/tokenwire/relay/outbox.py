@@ -52,9 +52,10 @@ class EndedRun(msgspec.Struct, kw_only=True):
     """A run that has ended: what an application stores. ``run``: its id; ``outcome`` and
     ``reason``: how and why it ended; ``message``: the folded answer, ``messages``: the same with
     the results of tools; ``input``: the conversation before, ``model_input``: what a preparation
-    made of that for the model (the same without one); ``usage``: tokens by kind; ``model``: that
-    was asked for; ``thread``, ``principal`` and ``metadata``: of the start; ``error``: its code and
-    message, None without one."""
+    made of that for the model (the same without one); ``usage``: tokens by kind,
+    ``usage_unknown``: it used more, or may have; ``model``: that was asked for; ``thread``,
+    ``principal`` and ``metadata``: of the start; ``error``: its code and message, None without
+    one."""
 
     run: str
     outcome: RunOutcome
@@ -69,6 +70,7 @@ class EndedRun(msgspec.Struct, kw_only=True):
     principal: str = ""
     metadata: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    usage_unknown: bool = False
 
     @property
     def user(self) -> str:
@@ -317,6 +319,7 @@ async def ended_run(store: Store, run: str, meta: RunMeta, fold: Fold) -> EndedR
         principal=meta.principal,
         metadata=meta.metadata,
         error=fold.error,
+        usage_unknown=fold.usage_unknown,
     )
 
 

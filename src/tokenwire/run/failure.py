@@ -11,7 +11,7 @@ from tokenwire.errors import (
     TruncatedError,
 )
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Event, RunEnd, RunOutcome, StepEnd
+from tokenwire.events.model import Event, RunOutcome, StepEnd
 from tokenwire.events.order import Order, closing
 from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.run.call.attempt import error_event
@@ -50,20 +50,15 @@ def run_outcome(
     return "complete", reason
 
 
-def failed_end(order: Order, fold: Fold, error: TokenwireError) -> list[Event]:
-    """The events that end a run which failed: ends for what is open, why, and ``run-end``. They
-    are not checked yet."""
+def failed_end(
+    order: Order, fold: Fold, error: TokenwireError, *, is_calling: bool = False
+) -> list[Event]:
+    """The events that end a run which failed: ends for what is open, why, and ``run-end``, of which
+    ``is_calling`` is (`run_end`). They are not checked yet."""
     events = closing(order, part="truncated", step="error")
     where = len(events) - 1 if events and isinstance(events[-1], StepEnd) else len(events)
     events.insert(where, error_event(error, after_output=bool(fold.parts)))
-    events.append(
-        RunEnd(
-            outcome="error",
-            reason=error.code,
-            usage=fold.usage or None,
-            usage_unknown=fold.usage_unknown,
-        )
-    )
+    events.append(fold.end("error", error.code, is_calling=is_calling))
     return events
 
 

@@ -443,12 +443,7 @@ class Loop:
         )
         # A step that an earlier owner left open, where a cancel came before it restarted.
         closed = self._stamp(closing(self.order, part="truncated", step="cancelled"))
-        end = RunEnd(
-            outcome=outcome,
-            reason=reason,
-            usage=self.fold.usage or None,
-            usage_unknown=self.fold.usage_unknown,
-        )
+        end = self.fold.end(outcome, reason, is_calling=bool(closed))
         return [*closed, *self._stamp([end])]
 
     def fail(self, error: TokenwireError) -> list[Event]:

@@ -76,6 +76,8 @@ class Result(msgspec.Struct, kw_only=True):
     model: str | None = None
     #: The validated value, when structured output was asked for.
     output: Any = None
+    #: The run cost more than `usage`, or may have: not every attempt was counted.
+    usage_unknown: bool = False
 
     @property
     def text(self) -> str:
@@ -196,6 +198,7 @@ class Run:
             timings=self.timings,
             model=fold.steps[-1].model if fold.steps else None,
             output=value,
+            usage_unknown=fold.usage_unknown,
         )
 
     @property

@@ -61,11 +61,12 @@ def server_attributes(address: str | None, port: int | None) -> dict[str, Any]:
 
 def conclusion(fact: RunEnded | AnswerEnded) -> dict[str, Any]:
     """How it ended; without what the provider did not report."""
-    reason = fact.finish_reason
+    reason, unknown = fact.finish_reason, fact.usage_unknown
     return _given(
         {
-            "gen_ai.usage.input_tokens": fact.input_tokens,
-            "gen_ai.usage.output_tokens": fact.output_tokens,
+            "gen_ai.usage.input_tokens": fact.input_tokens or (None if unknown else 0),
+            "gen_ai.usage.output_tokens": fact.output_tokens or (None if unknown else 0),
+            "tokenwire.usage_unknown": unknown or None,
             "tokenwire.outcome": fact.outcome,
             "tokenwire.events": fact.events,
             "gen_ai.usage.cache_read.input_tokens": fact.cached_input_tokens,

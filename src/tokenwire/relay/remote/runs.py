@@ -439,5 +439,5 @@ def _end(replay: Replay, finish: Finish) -> list[Event]:
         part="complete" if is_whole else "truncated",
         step=statuses.get(outcome, "incomplete"),
     )
-    events.append(RunEnd(outcome=outcome, reason=finish.reason, usage=replay.fold.usage or None))
+    events.append(replay.fold.end(outcome, finish.reason))
     return events

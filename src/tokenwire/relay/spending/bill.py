@@ -16,7 +16,20 @@ from tokenwire.relay.spending.counts import Counts, bounded
 from tokenwire.relay.spending.meter import ModelCall
 from tokenwire.relay.spending.prices import Prices
 
-__all__ = ["Bill", "BillLine", "Sum", "bill_of", "day_of", "estimated_cost", "zone_of"]
+__all__ = [
+    "Bill",
+    "BillLine",
+    "Sum",
+    "bill_of",
+    "costs_by_kind",
+    "day_of",
+    "estimated_cost",
+    "zone_of",
+]
+
+
+#: In which order the kinds of tokens are taken out of a call, to know what each of them cost.
+_KINDS = ("reasoning", "output", "cache_write", "cached_input", "input")
 
 
 class Sum(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -75,6 +88,15 @@ class BillLine(msgspec.Struct, kw_only=True):
     model: str
     day: str
     sum: Sum
+    #: The cost by kind of token, of which none is a part of another: they add up to the sum's.
+    costs: dict[str, int] = {}
+
+    def count(self, call: ModelCall, prices: Prices) -> None:
+        """Add one call."""
+        cost = prices.cost(call) if call.counts is not None else None
+        self.sum.count(call, cost, estimated_cost(call, prices))
+        for kind, part in costs_by_kind(call, prices, cost or 0).items():
+            self.costs[kind] = bounded(self.costs.get(kind, 0) + part)
 
 
 class Bill(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -98,9 +120,26 @@ def bill_of(
         line = lines.get(key)
         if line is None:
             line = lines[key] = BillLine(model=key[0], day=key[1], sum=Sum())
-        cost = prices.cost(call) if call.counts is not None else None
-        line.sum.count(call, cost, estimated_cost(call, prices))
+        line.count(call, prices)
     return Bill(principal=principal, thread=thread, lines=list(lines.values()), table=prices.table)
+
+
+def costs_by_kind(call: ModelCall, prices: Prices, cost: int) -> dict[str, int]:
+    """What a ``cost`` is made of, by kind of token; ``unsplit`` where the prices do not say it. A
+    price that depends on the length of the request is that of the whole one for its first kinds."""
+    rest, remaining, costs = call.counts, cost, dict[str, int]()
+    if rest is None or not cost or rest.unsplit_tokens:
+        return {"unsplit": cost} if cost else {}
+    for kind in _KINDS:
+        if not getattr(rest, f"{kind}_tokens"):
+            continue
+        rest = rest.without(kind)
+        less = prices.cost(msgspec.structs.replace(call, counts=rest)) if rest.total else 0
+        if less is None:
+            return {"unsplit": cost}
+        costs[kind] = max(0, remaining - less)
+        remaining = min(remaining, less)
+    return {kind: part for kind, part in costs.items() if part}
 
 
 def estimated_cost(call: ModelCall, prices: Prices) -> int | None:

@@ -56,6 +56,18 @@ class Counts(msgspec.Struct, kw_only=True, omit_defaults=True):
         for name in Counts.__struct_fields__:
             setattr(self, name, bounded(getattr(self, name) + getattr(other, name)))
 
+    def without(self, kind: str) -> Counts:
+        """What is left when the tokens of one kind are taken out: ``input`` are those that no cache
+        had, ``output`` those that are no reasoning, when the other kinds were taken out before."""
+        whole = "output_tokens" if kind in ("output", "reasoning") else "input_tokens"
+        name = f"{kind}_tokens"
+        left = msgspec.structs.replace(self)
+        setattr(left, whole, getattr(self, whole) - getattr(self, name))
+        setattr(left, name, 0)
+        for detail, bound in _WHOLES.items():
+            setattr(left, detail, min(getattr(left, detail), getattr(left, bound)))
+        return left
+
 
 _WHOLES = {
     "cached_input_tokens": "input_tokens",

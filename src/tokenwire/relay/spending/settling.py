@@ -299,6 +299,7 @@ def billed(run: str, line: BillLine) -> RunBilled:
         part.unpriced_tokens,
         part.unreported_calls,
         {name.removesuffix("_tokens"): n for name, n in part.counts.items() if n},
+        line.costs,
     )
 
 

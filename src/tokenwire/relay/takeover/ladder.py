@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from tokenwire.errors import TokenwireError
-from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome, RunStart
+from tokenwire.events.model import Control, Event, RunClaim, RunOutcome, RunStart
 from tokenwire.events.order import closing
 from tokenwire.log.base import Store
 from tokenwire.relay.commands import counting, is_expiry, is_stop
@@ -84,23 +84,14 @@ def ending(replay: Replay, how: Rung, why: str = "worker_lost") -> list[Event]:
     status = "cancelled" if how == "cancelled" else "incomplete"
     events += closing(replay.order, part="truncated", step=status)
     reason = {"cancelled": None, "expired": "expired"}.get(how, why)
-    step = replay.fold.last_step
-    is_unpaid = replay.is_calling and step is not None and not step.usage
-    events.append(
-        RunEnd(
-            outcome=outcome,
-            reason=reason,
-            usage=replay.fold.usage or None,
-            usage_unknown=replay.fold.usage_unknown or is_unpaid,
-            recoverable=how == "interrupted",
-        )
-    )
+    is_lost, is_calling = how == "interrupted", replay.is_calling
+    events.append(replay.fold.end(outcome, reason, recoverable=is_lost, is_calling=is_calling))
     return events
 
 
 def failure(error: TokenwireError) -> EndOf:
     """The events that end a run which failed with ``error``."""
-    return lambda replay: failed_end(replay.order, replay.fold, error)
+    return lambda replay: failed_end(replay.order, replay.fold, error, is_calling=replay.is_calling)
 
 
 def claim_of(replay: Replay, owner: str, epoch: int, *, handed_over: bool = False) -> RunClaim:

@@ -391,6 +391,7 @@ def _body(run: str, message: _Message, meta: RunMeta, fold: Fold, links: dict[st
             "outcome": fold.outcome,
             "reason": fold.end_reason,
             "usage": fold.usage,
+            "usage_unknown": fold.usage_unknown,
             "error": fold.error,
             "message": fold.message(),
         }

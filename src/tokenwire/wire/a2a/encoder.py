@@ -328,6 +328,8 @@ class A2AEncoder(ChunkEncoder):
         view = self.view
         ending = view.ending(event)
         facts = clean(finishReason=view.reason, usage=view.usage or None)
+        if event.usage_unknown:
+            facts["usageUnknown"] = True
         refusal = "".join(text for texts in self._refusals.values() for text in texts)
         if ending == "cancelled":
             reason = event.reason

@@ -421,22 +421,23 @@ class AGUIEncoder(ChunkEncoder):
         chunks = self._close(*_PAIRS)
         ending = self.view.ending(event)
         if ending == "cancelled":
-            return [*chunks, self._finished({"type": "cancelled"}, "stop")]
+            return [*chunks, self._finished({"type": "cancelled"}, "stop", event)]
         if ending != "failed":
             reason = self.view.reason
             if ending == "cut" and reason not in CUT_REASONS:
                 reason = "length"  # a limit of ours (`max_steps`), for which this wire has no word
-            return [*chunks, self._finished({"type": "success"}, reason)]
+            return [*chunks, self._finished({"type": "success"}, reason, event)]
         failure = self.view.failure(event)
         failed = {"type": "RUN_ERROR", "message": failure.message, "code": failure.code}
         if self.tanstack:
             failed |= self._names()
         return [*chunks, failed]
 
-    def _finished(self, outcome: Chunk, reason: str) -> Chunk:
+    def _finished(self, outcome: Chunk, reason: str, end: RunEnd | None = None) -> Chunk:
         usage = self.view.usage
         word = "content_filter" if reason in _FILTERED else _FINISH.get(reason, "stop")
-        metadata: Chunk = {"tokenwire": {"finishReason": reason}}
+        is_unknown = end is not None and end.usage_unknown
+        metadata = {"tokenwire": clean(finishReason=reason, usageUnknown=is_unknown or None)}
         if self.tanstack:
             metadata["tanstack"] = clean(finishReason=word, model=self.view.model)
         chunk = {"type": "RUN_FINISHED", **self._names(), "outcome": outcome}

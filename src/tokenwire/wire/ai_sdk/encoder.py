@@ -421,10 +421,13 @@ class UIMessageEncoder(ChunkEncoder):
         reason = self.view.reason
         if ending == "cut" and reason not in CUT_REASONS:
             reason = "length"  # a limit of ours (`max_steps`), for which this wire has no word
-        return [self._finish(reason, event.outcome)]
+        return [self._finish(reason, event.outcome, usage_unknown=event.usage_unknown)]
 
-    def _finish(self, reason: str, outcome: str) -> Chunk:
-        facts = clean(outcome=outcome, finishReason=reason, usage=self.view.usage or None)
+    def _finish(self, reason: str, outcome: str, *, usage_unknown: bool = False) -> Chunk:
+        usage = self.view.usage or None
+        facts = clean(outcome=outcome, finishReason=reason, usage=usage)
+        if usage_unknown:
+            facts["usageUnknown"] = True
         chunk: Chunk = {"type": "finish"}
         if self.compat != "5":
             chunk["finishReason"] = FINISH_REASONS.get(reason, "other")
