@@ -6,6 +6,7 @@ The numbers (S2, S3, ...) are those of the checklist in docs/guide/operate.md.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -339,6 +340,50 @@ def test_s11_headers_that_are_too_large_or_never_end() -> None:
         assert status_of(here.raw(endless)) == 431
         path = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * 5000)
         assert status_of(here.raw(path)) == 431
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["endless", "whole"])
+@pytest.mark.parametrize("size", [5000, 40_000])
+def test_s11_headers_that_are_too_large_are_refused_behind_an_open_stream(
+    size: int, end: bytes
+) -> None:
+    """In one piece with the request before, or after it; never inside of its answer, and never as
+    late ones: that comes too early."""
+    with site(header_limit=4096) as here:
+        run = here.start("scenario:text?chunks=5&rate=20")
+        first = b"GET /v1/runs/%b/events HTTP/1.1\r\nHost: localhost\r\n\r\n" % run.encode()
+        large = b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * size + end
+        for pieces in ([first + large], [first, large]):
+            with socket.create_connection(("127.0.0.1", here.port), timeout=60) as wire:
+                answer = b""
+                for piece in pieces:
+                    wire.sendall(piece)
+                    if piece is not pieces[-1]:  # its answer has begun
+                        while b"run-start" not in answer:
+                            answer += wire.recv(65536)
+                while data := wire.recv(65536):
+                    answer += data
+            assert b"run-end" in answer
+            assert answer.count(b"HTTP/1.1 431 ") == 1
+            assert answer.count(b"HTTP/1.1 ") == 2
+            before, _, refusal = answer.partition(b"HTTP/1.1 431 ")
+            assert before.endswith(b"0\r\n\r\n")
+            assert b"headers_too_large" in refusal
+
+
+def test_s11_many_small_requests_in_one_piece_are_no_large_headers() -> None:
+    with site(header_limit=4096) as here:
+        one = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 500 + b"\r\n\r\n"
+        half = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: "
+        with socket.create_connection(("127.0.0.1", here.port), timeout=60) as wire:
+            wire.sendall(one * 20 + half)
+            answer = b""
+            while answer.count(b"HTTP/1.1 200 ") < 20:
+                answer += wire.recv(65536)
+            wire.sendall(b"b\r\n\r\n")
+            while data := wire.recv(65536):
+                answer += data
+        assert answer.count(b"HTTP/1.1 200 ") == 21
 
 
 def test_s12_slow_headers_and_bodies_are_cut_while_others_go_on() -> None:

@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tokenwire.server.edge.connection.body import ChunkedBody, socket_of
+from tokenwire.server.edge.connection.framing import framing_problem, has_body
 from tokenwire.server.edge.connection.light import (
     NOBODY_WAITS,
     SPENT_SCOPE,
@@ -49,6 +50,7 @@ class GuardedProtocol(HttpToolsProtocol):
     #: there are fewer than thirty.
     __slots__ = (
         "_address",
+        "_before",
         "_body_bytes",
         "_checked_at",
         "_chunks",
@@ -56,6 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
         "_fd",
         "_header_bytes",
         "_in_headers",
+        "_later",
         "_message_bytes",
         "_owns",
         "_progress",
@@ -82,6 +85,9 @@ class GuardedProtocol(HttpToolsProtocol):
         #: Of the message that is being received: its bytes, and those that were its body.
         self._message_bytes = self._body_bytes = self._chunks = 0
         self._trailer_bytes = 0
+        #: Of what is being read, bytes that are not of the newest head; a refusal that follows the
+        #: answers under way.
+        self._before, self._later = 0, b""
         self._progress = Progress(now)
         self._fd = socket_of(transport)
         self._refused = False
@@ -114,13 +120,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._refused:
             self.flow.pause_reading()
             return
-        in_headers, in_body = self._in_headers, self._until and not self._in_headers
+        in_body, self._before = self._until and not self._in_headers, 0
         self._feed(data)
         if self._refused or self.transport.is_closing():
             return
         settings = self.watch.settings
-        if in_headers and self._in_headers:
-            self._header_bytes += len(data)
+        if self._in_headers and self._until:
+            self._header_bytes += len(data) - self._before
             if self._header_bytes > settings.header_limit:
                 self._refuse(431, "request line and headers too large")
         elif in_body and self._until and not self._in_headers:
@@ -201,18 +207,19 @@ class GuardedProtocol(HttpToolsProtocol):
         settings = self.watch.settings
         self._until = self.loop.time() + settings.body_deadline + _BODY_GRACE
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self._before += size
         if self._refused:
             return
         if size > settings.header_limit or len(self.headers) > settings.header_fields:
             self._refuse(431, "request line and headers too large")
             return
-        if problem := _framing_problem(self.headers, self.parser.get_http_version(), self.url):
+        if problem := framing_problem(self.headers, self.parser.get_http_version(), self.url):
             self._refuse(400, problem)
             return
         if self.parser.should_upgrade():  # the parser takes no body after one, whatever it is to
             if self.parser.get_method() == b"CONNECT":
                 self._refuse(400, "CONNECT is not supported")
-            elif self._should_upgrade() and _has_body(self.headers):
+            elif self._should_upgrade() and has_body(self.headers):
                 self._refuse(400, "an upgrade to a WebSocket with a body is not accepted")
             return  # what follows is decided at the end of the head
         if len(self.pipeline) >= _MOST_PIPELINED:
@@ -277,6 +284,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Part of a body, unless the request was refused."""
         self._body_bytes += len(body)
+        self._before += len(body)
         if not self._refused:
             super().on_body(body)
 
@@ -291,6 +299,9 @@ class GuardedProtocol(HttpToolsProtocol):
         for body in self._bodies():
             body.release()
         super().on_response_complete()
+        if self._later and not self._is_answering() and not self.transport.is_closing():
+            self.transport.write(self._later)
+            self.transport.close()
 
     def _upgrade(self, rest: bytes) -> None:
         """The WebSocket protocol has clocks of its own. An answer that is under way comes first."""
@@ -381,10 +392,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _rename(self, account: str) -> None:
         self.account = account
 
-    def _close_after_answers(self) -> None:
-        """Read nothing more; close once what was asked before is answered. Nothing may be written
-        between: it would stand inside an answer."""
-        self._refused = True
+    def _close_after_answers(self, later: bytes = b"") -> None:
+        """Read nothing more; close once what was asked before is answered, with ``later`` behind
+        it. Nothing may be written between: it would stand inside an answer."""
+        self._refused, self._later = True, later
         self._until = 0.0
         self.flow.pause_reading()
         cycle = self._receiving()
@@ -398,7 +409,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._cycles.remove(cycle)
         unanswered = [cycle for cycle in self._cycles if not cycle.response_complete]
         if unanswered:
-            unanswered[-1].keep_alive = False
+            unanswered[-1].keep_alive &= bool(later)
         else:
             self.transport.close()
 
@@ -415,7 +426,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if any(not c.response_complete for c in self._cycles if c is not receiving) or (
             receiving is not None and receiving.response_started
         ):
-            self._close_after_answers()
+            # A request whose own answer has begun gets no second one.
+            begun = receiving is not None and receiving.response_started
+            self._close_after_answers(b"" if begun else refusal(status, message))
             return
         if receiving is not None:
             receiving.disconnected = True
@@ -471,21 +484,3 @@ async def _end(cycle: RequestResponseCycle, failure: BaseException | None) -> No
             raise failure
 
     await cycle.run_asgi(ended)
-
-
-def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    names = dict(headers)
-    return b"transfer-encoding" in names or bool(names.get(b"content-length", b"").strip(b"0 "))
-
-
-def _framing_problem(headers: list[tuple[bytes, bytes]], version: str, url: bytes) -> str | None:
-    """What two servers could read in two ways, and so send a request within a request."""
-    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
-    if codings and (codings != [b"chunked"] or version == "1.0"):
-        return "the only transfer coding is chunked, in HTTP/1.1"
-    if not url.startswith(b"/") and b"://" in url:  # absolute form: its host is the request's
-        place = url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0].lower()
-        hosts = [value.strip().lower() for name, value in headers if name == b"host"]
-        if hosts != [place]:
-            return "the URL of the request and its Host header must name the same host"
-    return None
