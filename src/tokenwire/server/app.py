@@ -220,11 +220,10 @@ class App:
         for name in state.settings.model:
             _, target = state.registry.resolve(name)  # report a bad name now, not at first use
             keep_secret(target.api_key)
-        url = state.settings.store or "memory:"
-        state.store = self._log_argument if self._log_argument is not None else open_store(url)
+        log = self._log_argument
+        state.store = open_store(state.settings.store or "memory:") if log is None else log
         state.store.retain(state.settings.retention)
-        tools = self._tools
-        if tools is None:
+        if (tools := self._tools) is None:
             tools = await self._opened_here.enter_async_context(tools_of(state.settings))
         state.runs = GrantedRuns(
             state.store,
@@ -242,6 +241,7 @@ class App:
             prepare=self._prepare,
             webhooks=self._webhooks,
             hooks=self._hooks,
+            when_erased=state.encoder_states.erase,
         )
         self._open_settling(state)
         open_push(state)
@@ -445,7 +445,7 @@ def aliased(registry: Registry, aliases: dict[str, str], agents: Iterable[str]) 
 def _open_retention(state: State) -> Retention:
     deliveries = [state.runs.outbox] if state.runs.outbox is not None else []
     retention = Retention(state.store, state.settings.retention, deliveries=deliveries)
-    retention.cleaners.append(state.threads.forget_expired)
+    retention.cleaners += [state.encoder_states.forget_expired, state.threads.forget_expired]
     if state.settling is not None:
         retention.cleaners.append(state.settling.forget_expired)
         retention.cleaners.append(state.budgets.forget_expired)

@@ -144,7 +144,7 @@ class State:
         #: Called when the server begins to stop, before connections are told.
         self.on_drain: list[Callable[[], None]] = []
         #: Started after the store was opened, stopped before it is closed.
-        self.services: list[Service] = []
+        self.services: list[Service] = [self.encoder_states]
 
     @property
     def model(self) -> str:

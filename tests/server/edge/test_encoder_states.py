@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.event_strategies import runs
+from support.server import site
+from tokenwire.errors import StoreUnavailableError
 from tokenwire.events import model as m
 from tokenwire.log.memory import MemoryStore
 from tokenwire.relay.follow import Follower, open_follower
@@ -247,6 +249,7 @@ async def test_what_is_kept_is_bounded(monkeypatch):
 
 async def test_what_nobody_uses_goes(monkeypatch):
     monkeypatch.setattr(of_states, "_SECONDS", 0.0)
+    monkeypatch.setattr(of_states, "_LOOK_SECONDS", 0.0)
     states = EncoderStates()
     kept_of(states, "a", range(1, 4), 100)
     for _ in range(5):
@@ -273,3 +276,65 @@ async def test_followers_begin_only_behind_a_record_that_is_there():
     assert await follower.rewind_to(5, records[4][:CHECK])
     assert follower.after == 5
     follower.close()
+
+
+# --- runs that are erased -------------------------------------------------------------------------
+
+
+async def test_what_another_process_erased_goes_with_the_next_look(monkeypatch):
+    monkeypatch.setattr(of_states, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(of_states, "_MOST_LOOKED", 2)
+    store, states = MemoryStore(), EncoderStates()
+    names = [f"run_{number:016}" for number in range(7)]
+    for name in names:
+        await store.create(name, meta=b"{}", owner="me", lease=30.0)
+        kept_of(states, name, range(1, 3), 100)
+    await store.delete(names[3])
+    states.store = store
+    kept_of(states, "run_that_never_was", range(1, 3), 100)
+    there = {(name, b"options") for name in names} - {(names[3], b"options")}
+    async with asyncio.timeout(60):
+        while set(states._entries) != there:
+            await asyncio.sleep(0.001)
+    await states.stop()
+    assert (len(states), states._size, states._timer) == (0, 0, None)
+
+
+async def test_a_store_that_does_not_answer_erases_nothing(monkeypatch):
+    monkeypatch.setattr(of_states, "_LOOK_SECONDS", 0.0)
+    looked = asyncio.Event()
+
+    class Silent(MemoryStore):
+        async def describe(self, log: str) -> Any:
+            looked.set()
+            raise StoreUnavailableError("no answer")
+
+    states = EncoderStates()
+    states.store = Silent()
+    kept_of(states, "a", range(1, 3), 100)
+    async with asyncio.timeout(60):
+        await looked.wait()
+    await asyncio.sleep(0.01)
+    assert len(states) == 2
+    await states.stop()
+
+
+@pytest.mark.parametrize("how", ["run", "thread", "retention"])
+def test_an_erased_run_leaves_no_state_in_this_process(how):
+    with site() as here:
+        states = here.app.state.encoder_states
+        states.store = None  # only what this process does itself
+        run = here.start("scenario:text", thread="t")
+        here.frames(f"/v1/runs/{run}/events")
+
+        async def keep() -> None:
+            kept_of(states, run, range(1, 3), 100)
+            kept_of(states, "another", range(1, 3), 100)
+
+        asyncio.run(keep())
+        if how == "retention":
+            asyncio.run(states.forget_expired([run], []))
+        else:
+            path = f"/v1/runs/{run}" if how == "run" else "/v1/threads/t"
+            assert here.client.delete(path).status_code == 204
+        assert {name for name, _ in states._entries} == {"another"}

@@ -6,6 +6,7 @@ of a run that a token starts are under no grant.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tokenwire.events.request import Request
@@ -29,6 +30,11 @@ class GrantedRuns(Runs):
     """`tokenwire.relay.runs.Runs`, where a request that came with a token sees the runs of its
     grant. Raises `RoleError` for a scope that is not granted, before anything is looked up,
     and `NotFoundError` for any other run, as for an unknown one."""
+
+    def __init__(self, *args: Any, when_erased: Callable[[str], None], **how: Any) -> None:
+        super().__init__(*args, **how)
+        #: Called with each run that was erased here.
+        self._when_erased = when_erased
 
     async def start(self, request: Request, *, model: str, **how: Any) -> RunInfo:
         how["thread"] = thread_to_start(how.get("thread"))
@@ -60,6 +66,7 @@ class GrantedRuns(Runs):
     async def delete(self, run: str, *, principal: str = "") -> None:
         only_by_login()
         await super().delete(run, principal=principal)
+        self._when_erased(run)
 
     async def _checked(
         self, run: str, principal: str, role: MemberRole = "read", *, access: Access | None = None

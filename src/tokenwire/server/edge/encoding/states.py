@@ -3,7 +3,7 @@
 Always true: a state is used only for an encoder that was made with the same options, and only while
 the log has the very record behind which it was taken; the bytes are those of a reader for whom
 everything was skipped. A state is the process's own, bounded in bytes, and gone ten minutes after
-its last use.
+its last use, or with its run: at once where that is erased by this process, else at the next look.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections import OrderedDict
 
 import msgspec
 
+from tokenwire.errors import GoneError, LogError, NotFoundError
+from tokenwire.relay import Store
 from tokenwire.relay.follow import Batch, Follower
 from tokenwire.relay.record import CHECK
 from tokenwire.server.edge.encoding.batches import BatchEncoder
@@ -28,6 +30,8 @@ EVERY = 4096
 _MOST_STATES, _MOST_BYTES, _ALL_BYTES = 16, 2 << 20, 32 << 20
 #: Seconds for which a state is kept without use.
 _SECONDS = 600.0
+#: Seconds between two looks whether the runs are there, and runs that one look asks about.
+_LOOK_SECONDS, _MOST_LOOKED = 1.0, 64
 
 #: A run, and the encoder before its first event: what kind it is, and its options.
 _Key = tuple[str, bytes]
@@ -42,13 +46,18 @@ class _Entry(msgspec.Struct):
 
 
 class EncoderStates:
-    """The states that this process keeps."""
+    """The states that this process keeps; one of the server's services."""
 
     def __init__(self, *, every: int = EVERY) -> None:
         self.every = every
+        #: Of the runs, which another process may erase; None where no run is looked for.
+        self.store: Store | None = None
+        self._look: asyncio.Task[None] | None = None
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
+        #: Where the next look begins.
+        self._looked = 0
 
     def __len__(self) -> int:
         return sum(len(entry.states) for entry in self._entries.values())
@@ -92,13 +101,56 @@ class EncoderStates:
         while self._size > _ALL_BYTES:
             self._forget(next(iter(self._entries)))
         if self._timer is None:
-            self._timer = loop.call_later(_SECONDS, self._prune, loop)
+            self._timer = loop.call_later(_LOOK_SECONDS, self._prune, loop)
+
+    def erase(self, run: str) -> None:
+        """The run was erased: nothing of it stays."""
+        for key in [key for key in self._entries if key[0] == run]:
+            self._forget(key)
+
+    async def forget_expired(self, runs: list[str], threads: list[str]) -> None:
+        """The same of ``runs`` that went by the retention."""
+        for run in runs:
+            self.erase(run)
+
+    async def start(self, store: Store) -> None:
+        """Look for runs that others erase from ``store``."""
+        self.store = store
+
+    async def stop(self) -> None:
+        """Look no more, and keep nothing."""
+        self.store = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, look = None, self._look
+        if look is not None:
+            look.cancel()
+            await asyncio.gather(look, return_exceptions=True)
+        for key in list(self._entries):
+            self._forget(key)
 
     def _prune(self, loop: asyncio.AbstractEventLoop) -> None:
         oldest = loop.time() - _SECONDS
         for key in [key for key, entry in self._entries.items() if entry.last_use <= oldest]:
             self._forget(key)
-        self._timer = loop.call_later(_SECONDS / 4, self._prune, loop) if self._entries else None
+        if self._entries and self.store is not None and (self._look is None or self._look.done()):
+            self._look = loop.create_task(self._look_at(self.store))
+        again = self._prune
+        self._timer = loop.call_later(_LOOK_SECONDS, again, loop) if self._entries else None
+
+    async def _look_at(self, store: Store) -> None:
+        """Whether the runs are there that were not looked at for the longest time."""
+        runs = list(dict.fromkeys(run for run, _ in self._entries))
+        start = self._looked % len(runs) if runs else 0
+        turn = (runs[start:] + runs[:start])[:_MOST_LOOKED]
+        self._looked = start + len(turn)
+        for run in turn:
+            try:
+                await store.describe(run)
+            except (NotFoundError, GoneError):
+                self.erase(run)
+            except LogError:
+                return  # the next look asks again
 
     def _resize(self, entry: _Entry, change: int) -> None:
         entry.size += change
