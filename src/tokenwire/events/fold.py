@@ -157,8 +157,8 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
         end = RunEnd(outcome=outcome, reason=reason, usage=self.usage or None)
         end.recoverable, last = recoverable, self.last_step
         is_lost = is_calling and last is not None and last.is_unreported(is_billed=True)
-        unreported = any(step.is_unreported() for step in self.steps)
-        end.usage_unknown = self.usage_unknown or is_lost or unreported
+        has_gap = any(step.is_unreported() for step in self.steps)
+        end.usage_unknown = self.usage_unknown or is_lost or has_gap
         return end
 
     @property

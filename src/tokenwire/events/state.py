@@ -140,8 +140,8 @@ class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
         # A count on the way is that of the text so far, or of the request alone.
         return not self.terminal_seen and (bool(self.parts) or "input_tokens" not in self.usage)
 
-    def spend(self, spent: dict[str, int], *, is_billed: bool) -> bool:
-        """Add the attempt, which begins again, to what is ``spent``; whether it may have cost more.
+    def spend(self, total: dict[str, int], *, is_billed: bool) -> bool:
+        """Add the attempt, which begins again, to a ``total``; whether it may have cost more.
         A response that its provider keeps is read again, and counted then."""
         is_unknown = False
         if self.resumable:
@@ -149,7 +149,7 @@ class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
         else:
             is_unknown = self.is_unreported(is_billed=is_billed)
             for name, count in self.usage.items():
-                spent[name] = spent.get(name, 0) + count
+                total[name] = total.get(name, 0) + count
         self.usage, self.is_answered, self.is_estimated = {}, False, False
         return is_unknown
 

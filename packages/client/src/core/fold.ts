@@ -84,7 +84,8 @@ export interface RunState {
   steps: StepState[];
   /** Tokens of attempts that were started again. */
   spent: Record<string, number>;
-  /** An attempt was lost before its provider counted its tokens. */
+  /** An attempt was lost before its provider counted its tokens; at the end, that the run cost more
+   * than `usageOf` says, or may have. */
   usage_unknown: boolean;
   tools: ReadonlyMap<string, ToolState>;
   /** In the order of their first values. */
@@ -145,6 +146,7 @@ export class Fold {
       case "run-end":
         run.outcome = event.outcome;
         set(run, "end_reason", event.reason);
+        run.usage_unknown = event.usage_unknown ?? false;
         run.waiting = [];
         break;
       case "run-wait":
@@ -190,7 +192,9 @@ export class Fold {
         break;
       case "control":
         if (event.command === "cancel") run.cancel_requested = true;
-        else this.#lastStep().steers = [...(this.#lastStep().steers ?? []), event];
+        else if (run.steps.length && event.id !== undefined && event.text !== undefined) {
+          this.#lastStep().steers = [...(this.#lastStep().steers ?? []), event];
+        }
         break;
       case "data":
         this.#data(event);
@@ -414,7 +418,7 @@ export function stateOf(run: RunState): string {
 export function textOf(run: RunState): string {
   return run.steps
     .flatMap((step) => step.parts)
-    .filter((part) => part.kind === "text" && part.choice === 0 && !part.agent?.parent)
+    .filter((part) => part.kind === "text" && part.choice === 0 && part.agent?.parent === undefined)
     .map((part) => part.text)
     .join("");
 }

@@ -4,10 +4,12 @@ Python's `events/json_patch.py`.
 Always true: values are never changed in place; a patch that does not fit changes nothing. */
 
 type Operation = Record<string, unknown>;
+const OPERATIONS: unknown[] = ["add", "replace", "remove"];
 
 /** A shared state after a `state` event: its snapshot, or what the patch makes of `value`. */
 export function patched(value: unknown, snapshot: unknown, patch?: Operation[]): unknown {
   if (!patch) return snapshot;
+  if (!patch.every(({ op }) => OPERATIONS.includes(op))) return value; // of a newer version
   try {
     return patch.reduce((now, { op, path, value: item }) => {
       const names = String(path)

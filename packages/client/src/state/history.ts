@@ -15,7 +15,7 @@ export function historyOf(run: RunState): Message[] {
   const messages: Message[] = [];
   for (const step of run.steps) {
     const shown = step.parts.filter(
-      (p) => p.choice === 0 && p.status !== "discarded" && !p.agent?.parent,
+      (p) => p.choice === 0 && p.status !== "discarded" && p.agent?.parent === undefined,
     );
     if (shown.length) {
       messages.push({ role: "assistant", content: shown.map((part) => messagePart(part, step)) });
@@ -62,9 +62,9 @@ export function answeredHistory(run: RunState): Message[] {
 /** Fields at their default are left out, as in the stored form. */
 function messagePart(part: PartState, step: StepState): Record<string, unknown> {
   const { attrs, text } = part;
-  const meta = present(attrs.meta) ? { meta: { [step.dialect ?? "provider"]: attrs.meta } } : {};
+  const meta = present(attrs.meta) ? { meta: { [step.dialect || "provider"]: attrs.meta } } : {};
   const common = { type: part.kind, ...meta };
-  const named = pick(attrs, "call_id", "name");
+  const named = filled(attrs, "call_id", "name");
   switch (part.kind) {
     case "text":
       return { ...common, text, ...pick(attrs, "citations", "signature") };
@@ -72,7 +72,8 @@ function messagePart(part: PartState, step: StepState): Record<string, unknown> 
       return {
         ...common,
         ...(text ? { text } : {}),
-        ...pick(attrs, "summary", "signature", "encrypted"),
+        ...filled(attrs, "summary"),
+        ...pick(attrs, "signature", "encrypted"),
       };
     case "refusal":
       return { ...common, text };
@@ -102,7 +103,7 @@ function messagePart(part: PartState, step: StepState): Record<string, unknown> 
       };
     }
     default:
-      return { ...common, ...pick(attrs, "name", "payload", "signature") };
+      return { ...common, ...filled(attrs, "name"), ...pick(attrs, "payload", "signature") };
   }
 }
 
@@ -121,7 +122,11 @@ function present(value: unknown): boolean {
 }
 
 function pick(attrs: Record<string, unknown>, ...names: string[]): Record<string, unknown> {
-  return Object.fromEntries(
-    names.filter((name) => attrs[name]).map((name) => [name, attrs[name]]),
-  );
+  const there = names.filter((name) => attrs[name] !== undefined && attrs[name] !== null);
+  return Object.fromEntries(there.map((name) => [name, attrs[name]]));
+}
+
+/** The same without those that are empty. */
+function filled(attrs: Record<string, unknown>, ...names: string[]): Record<string, unknown> {
+  return pick(attrs, ...names.filter((name) => attrs[name]));
 }
