@@ -192,7 +192,11 @@ export class Fold {
         break;
       case "control":
         if (event.command === "cancel") run.cancel_requested = true;
-        else if (run.steps.length && event.id !== undefined && event.text !== undefined) {
+        else if (
+          event.id !== undefined &&
+          event.text !== undefined &&
+          run.steps.some(({ kind }) => kind !== "task")
+        ) {
           this.#lastStep().steers = [...(this.#lastStep().steers ?? []), event];
         }
         break;
@@ -253,9 +257,15 @@ export class Fold {
     const index = this.#state.steps.findIndex((step) => step.step === event.step);
     if (index < 0) return;
     const step = this.#step(index);
-    step.parts = step.parts.filter(({ part }) => discard.length && !discard.includes(part));
-    step.parts.forEach((part, at) => this.#where.set(part.part, [index, at]));
-    discard.forEach((part) => this.#where.delete(part));
+    const gone = discard.length ? discard : step.parts.map(({ part }) => part);
+    const keeps = ({ part }: PartState) => !gone.includes(part);
+    this.#state.steps.forEach(({ parts }, number) => {
+      if (parts.every(keeps)) return; // (a reset may name a part of another step)
+      const other = this.#step(number);
+      other.parts = parts.filter(keeps);
+      other.parts.forEach((part, at) => this.#where.set(part.part, [number, at]));
+    });
+    gone.forEach((part) => this.#where.delete(part));
     if (!step.resumable) {
       // Paid for all the same; a response that its provider keeps is read again, and counted then.
       const run = this.#state;
