@@ -25,6 +25,9 @@ _MOST_RETRY_DIGITS = 18
 _MOST_NAMES, _LONGEST_NAME = 64, 80
 #: Characters of lines that are no field which are kept: they may say why there is no stream.
 _MOST_STRAY = 400
+#: The lists and names of a stream that has none yet; nothing is ever put into them.
+_NONE: list[bytes] = []
+_NO_NAMES: dict[bytes, str] = {}
 
 
 class Frame(msgspec.Struct, gc=False):
@@ -90,16 +93,16 @@ class SSEDecoder:
         self.stray_text = b""
         self._line_bound = max_line + _FIELD_ROOM
         self._fast_bound = min(max_line, max_event)
-        self._pieces: list[bytes] = []  # of a line whose end has not come; joined once
+        self._pieces = _NONE  # of a line whose end has not come; joined once
         self._pieces_size = 0
         self._clear = False  # between two blocks: nothing is pending but perhaps a line's pieces
         self._at_start = True
         self._skip_lf = False  # the last read ended in CR; an LF that follows belongs to it
         self._data: bytes | None = None
-        self._more: list[bytes] = []  # data lines after the first
+        self._more = _NONE  # data lines after the first
         self._data_size = 0
         self._event = ""
-        self._names: dict[bytes, str] = {}
+        self._names = _NO_NAMES
         self._id = ""
         self._error: FramingError | None = None
 
@@ -164,6 +167,8 @@ class SSEDecoder:
                     lines[0] = lines[0].removeprefix(_BOM)
                 self._read(lines, frames)
             if rest:
+                if self._pieces is _NONE:
+                    self._pieces = []
                 self._pieces.append(rest)
                 self._pieces_size += len(rest)
                 if self._pieces_size > self._line_bound:
@@ -182,7 +187,7 @@ class SSEDecoder:
         marked ``unterminated``; the standard drops it."""
         if self._error is not None:
             error, self._error = self._error, None
-            self._pieces, self._data, self._more = [], None, []
+            self._pieces, self._data, self._more = _NONE, None, _NONE
             raise error
         frames: list[Frame] = []
         if self._pieces:
@@ -192,13 +197,12 @@ class SSEDecoder:
             self._read([line], frames)
         if self._data is not None:
             frames.append(Frame(self._whole(), self._event or "message", self._id, True))
-            self._data, self._more = None, []
+            self._data, self._more = None, _NONE
         return frames
 
     def _joined(self, last: bytes) -> bytes:
-        self._pieces.append(last)
-        line = b"".join(self._pieces)
-        self._pieces, self._pieces_size = [], 0
+        line = b"".join([*self._pieces, last])
+        self._pieces, self._pieces_size = _NONE, 0
         return line
 
     def _read(self, lines: list[bytes], frames: list[Frame]) -> None:
@@ -208,7 +212,7 @@ class SSEDecoder:
                 if self._data is not None:
                     if self._more:
                         frames.append(Frame(self._whole(), self._event or "message", self._id))
-                        self._more = []
+                        self._more = _NONE
                     else:
                         frames.append(Frame(self._data, self._event or "message", self._id))
                     self._data = None
@@ -241,6 +245,8 @@ class SSEDecoder:
             self._data = value
             self._data_size = len(value)
         else:
+            if self._more is _NONE:
+                self._more = []
             self._more.append(value)
             self._data_size += len(value) + 1
         if self._data_size > self.max_event:
@@ -254,6 +260,8 @@ class SSEDecoder:
         """An event's name; the few that a stream has are decoded once."""
         name = line[7:].decode("utf-8", "replace")
         if len(self._names) < _MOST_NAMES and len(line) < _LONGEST_NAME:
+            if self._names is _NO_NAMES:
+                self._names = {}
             self._names[line] = name
         return name
 

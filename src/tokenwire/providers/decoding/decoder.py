@@ -84,7 +84,7 @@ class PayloadDecoder:
     ) -> None:
         self.parts = Parts(step=step, first_part=first_part)
         self.parts.may_wait = True
-        self.parts.count_payloads = lambda: self.payloads
+        self.parts.counting = self
         self.quirks = quirks
         self.reader = PayloadReader(content_type)
         self.terminal_seen = False
@@ -105,7 +105,7 @@ class PayloadDecoder:
         self._needs_care = False
         self._comments = 0
         #: The last value of each field that is not known.
-        self._extras: dict[str, Any] = {}
+        self._extras: dict[str, Any] | None = None
 
     def release(self) -> None:
         """Nothing more is asked of this decoder: let go of everything. Handlers are its own
@@ -183,7 +183,11 @@ class PayloadDecoder:
         repeat the last value."""
         for name in value.keys() - names:
             extra = value[name]
-            if extra and holds_text(extra) and self._extras.get(name) != extra:
+            if not extra or not holds_text(extra):
+                continue
+            if self._extras is None:
+                self._extras = {}
+            if self._extras.get(name) != extra:
                 self._extras[name] = extra
                 self.raw(name, extra)
 

@@ -12,8 +12,7 @@ leaves its open parts ``truncated``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from tokenwire.events.model import (
     Error,
@@ -71,6 +70,12 @@ _KINDS: dict[type[PartStart], tuple[type[PartDelta] | None, type[PartEnd]]] = {
     FileStart: (FileDelta, FileEnd),
     OpaqueStart: (None, OpaqueEnd),
 }
+
+
+class Counting(Protocol):
+    """Who counts the payloads of a response."""
+
+    payloads: int
 
 
 class OpenPart:
@@ -131,7 +136,8 @@ class OpenPart:
         #: Of a call without an id: where it stands among the others, if its wire says so, and the
         #: payload with which it began.
         self.place: Any = None
-        self.turn = owner.count_payloads() if self.arguments is not None else 0
+        counting = owner.counting if self.arguments is not None else None
+        self.turn = 0 if counting is None else counting.payloads
         self._careful = self.format == "json" or owner.loose
 
     @property
@@ -286,14 +292,13 @@ class Parts:
         "_calls",
         "_nameless",
         "_waits",
-        "count_payloads",
+        "counting",
         "finish_reasons",
         "loose",
         "may_wait",
         "next_part",
         "open_parts",
         "out",
-        "reasons",
         "shown",
         "step",
         "texts",
@@ -304,22 +309,24 @@ class Parts:
         self.next_part = first_part
         self.out: list[Event] = []
         self.open_parts: dict[int, OpenPart] = {}
+        # What most answers need at their end, or never, is made then: empty, they would be half a
+        # kilobyte of each answer that is being written.
         #: Whether anything that a person can see was emitted.
         self.shown = False
-        self.finish_reasons: dict[int, str] = {}
+        #: Why each choice stopped: the provider's word, and ours.
+        self.finish_reasons: dict[int, tuple[str, str]] | None = None
         #: Whether payloads came whose texts may end in half a character.
         self.loose = False
-        #: Our word for each reason of `finish_reasons`.
-        self.reasons: dict[int, str] = {}
         #: Whether the ends of calls may wait for that of the step; a decoder says so.
         self.may_wait = False
         self._waits = False
         #: How many payloads have been read; a decoder says so.
-        self.count_payloads: Callable[[], int] = lambda: 0
+        self.counting: Counting | None = None
         #: The pieces of each text, where a decoder compares them with a whole answer.
         self.texts: list[list[str]] | None = None
-        self._calls: dict[str, list[tuple[str, Any]]] = {}
-        self._nameless: dict[tuple[int, str], list[tuple[Any, Any, int]]] = {}
+        #: Calls that have ended, by their id; those without one by choice and name.
+        self._calls: dict[str, list[tuple[str, Any]]] | None = None
+        self._nameless: dict[tuple[int, str], list[tuple[Any, Any, int]]] | None = None
 
     def be_loose(self) -> None:
         """A payload came that holds half a character."""
@@ -350,12 +357,16 @@ class Parts:
         if not isinstance(start, ToolCallStart) or start.executor == "provider":
             return False
         if start.id_source != "provider" and "call_id" not in part.attrs_seen:
+            if self._nameless is None:
+                self._nameless = {}
             others = self._nameless.setdefault((start.choice, part.name), [])
             key = (arguments, part.place)
             if any(other[:2] == key and other[2] != part.turn for other in others):
                 return True
             others.append((*key, part.turn))
             return False
+        if self._calls is None:
+            self._calls = {}
         calls = self._calls.setdefault(part.call_id, [])
         if (part.name, arguments) in calls:
             return True
@@ -400,11 +411,16 @@ class Parts:
     def finish(self, event: Finish) -> None:
         """Emit why a choice stopped; the same reason is emitted once."""
         word = event.raw or event.reason
-        if self.finish_reasons.get(event.choice) == word:
+        if self.finish_reasons is None:
+            self.finish_reasons = {}
+        if self.finish_word(event.choice) == word:
             return
-        self.finish_reasons[event.choice] = word
-        self.reasons[event.choice] = event.reason
+        self.finish_reasons[event.choice] = word, event.reason
         self.out.append(event)
+
+    def finish_word(self, choice: int) -> str | None:
+        """The provider's word for why a choice stopped, if it has."""
+        return (self.finish_reasons or {}).get(choice, (None, ""))[0]
 
     def end_step(
         self,
@@ -422,7 +438,7 @@ class Parts:
         for part in list(self.open_parts.values()):
             cut = reason == "length" and part.pieces
             if not cut and part.is_bare:
-                word = self.reasons.get(part.start.choice)
+                _, word = (self.finish_reasons or {}).get(part.start.choice, (None, None))
                 is_said = word is not None or part.lacks_arguments
                 cut = unfinished or (is_said and word not in _CALLED)
             part.end("truncated" if cut else status)

@@ -26,6 +26,8 @@ __all__ = ["PayloadReader"]
 MOST_PAYLOAD_BYTES = 32 << 20
 _BOM = b"\xef\xbb\xbf"
 _HEAD = 160
+#: What may precede the first payload of an event stream.
+_BLANK = b" \t\r\n\xef\xbb\xbf"
 
 _Reader = SSEDecoder | LineDecoder | JSONValueDecoder | EventStreamDecoder
 
@@ -34,10 +36,22 @@ class PayloadReader:
     """An incremental reader of frames. ``kind`` is known after the first bytes: ``sse``,
     ``lines``, ``values``, ``eventstream``, or ``html`` (a page, not an answer)."""
 
+    __slots__ = (
+        "_reader",
+        "_undecided",
+        "_undecided_size",
+        "head",
+        "kind",
+        "page",
+        "page_is_clear",
+        "sse",
+    )
+
     def __init__(self, content_type: str | None = None) -> None:
         media_type = (content_type or "").partition(";")[0].strip().lower()
         self.kind = "eventstream" if media_type == "application/vnd.amazon.eventstream" else ""
-        #: The first bytes, for a message about an answer that holds no payload.
+        #: The first bytes, for a message about an answer that holds no payload. Of an event stream
+        #: only whether there were any: `SSEDecoder` keeps the words that are no field.
         self.head = b""
         self._reader: _Reader | None = EventStreamDecoder() if self.kind else None
         #: Once ``kind`` is ``sse``: who reads the bytes that come now.
@@ -45,7 +59,7 @@ class PayloadReader:
         #: The first bytes of an answer that is a page, and whether they say why it came.
         self.page = b""
         self.page_is_clear = False
-        self._undecided: list[bytes] = []
+        self._undecided: list[bytes] | None = None
         self._undecided_size = 0
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -116,7 +130,7 @@ class PayloadReader:
             data = data.lstrip(b" \t\r\n")
         if not data:
             return []
-        head = b"".join([*self._undecided, data])
+        head = b"".join([*(self._undecided or ()), data])
         self._undecided = [head]
         start = head.removeprefix(_BOM).lstrip(b" \t\r\n")[:1]
         if not start or (len(head) < 3 and _BOM.startswith(head)):
@@ -124,10 +138,10 @@ class PayloadReader:
                 return self._release("sse")
             return []
         if start == b"{":
-            self.kind, self._undecided = "object", []
+            self.kind, self._undecided = "object", None
             return self._lines_or_values(head)
         if start == b"<":
-            self.kind, self._undecided = "html", []
+            self.kind, self._undecided = "html", None
             return self._turn_page(head)
         return self._release({b"\0": "eventstream", b"[": "values"}.get(start, "sse"))
 
@@ -139,7 +153,8 @@ class PayloadReader:
 
     def _lines_or_values(self, data: bytes) -> list[Frame]:
         """An object begins: one per line, or one over many lines. The first line decides."""
-        self._undecided.append(data)
+        undecided = self._undecided = self._undecided or []
+        undecided.append(data)
         self._undecided_size += len(data)
         if b"\n" not in data:
             if self._undecided_size > MOST_PAYLOAD_BYTES:
@@ -149,7 +164,7 @@ class PayloadReader:
                     most=MOST_PAYLOAD_BYTES,
                 )
             return []
-        head = b"".join(self._undecided)
+        head = b"".join(undecided)
         try:
             load(head.removeprefix(_BOM).lstrip(b" \t\r\n").partition(b"\n")[0])
         except ValueError:
@@ -157,7 +172,7 @@ class PayloadReader:
         return self._release("lines")
 
     def _release(self, kind: str) -> list[Frame]:
-        head, self._undecided = b"".join(self._undecided), []
+        head, self._undecided = b"".join(self._undecided or ()), None
         reader = self._reader = self._use(kind)
         return self._frames(reader, head)
 
@@ -166,6 +181,7 @@ class PayloadReader:
         if kind == "sse":
             most = MOST_PAYLOAD_BYTES
             self.sse = SSEDecoder(max_line=most, max_event=most, error_field=True)
+            self.head = self.head.strip(_BLANK)[:1]
             return self.sse
         if kind == "lines":
             return LineDecoder(MOST_PAYLOAD_BYTES)

@@ -42,7 +42,7 @@ from tokenwire.providers.decoding.values import (
     texts_of,
 )
 from tokenwire.providers.failures import error_event, from_object, from_response
-from tokenwire.providers.openai.chat_choice import OpenChoice
+from tokenwire.providers.openai.chat_choice import OpenChoice, open_choice
 from tokenwire.providers.openai.chat_chunk import (
     FINISH_REASONS,
     KNOWN_FIELDS,
@@ -55,8 +55,6 @@ from tokenwire.providers.openai.chat_chunk import (
 )
 from tokenwire.providers.openai.chat_plain import COUNTS, plain_chunk
 from tokenwire.providers.openai.chat_request import build
-from tokenwire.providers.openai.schema_call import READING
-from tokenwire.providers.openai.think_tags import ThinkSplitter
 
 __all__ = ["DIALECT", "ChatDecoder", "OpenAIChat"]
 
@@ -77,15 +75,15 @@ class ChatDecoder(PayloadDecoder):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._choices: dict[int, OpenChoice] = {}
-        self._first = self._choice(0)
+        self._first = open_choice(self.parts, 0, self.quirks)
+        self._others: dict[int, OpenChoice] | None = None
         self._cumulative = "cumulative_deltas" in self.quirks
         self._misses = _MOST_MISSES if self._cumulative else 0
         self._started = False
         #: Counts that a server repeats with every chunk; the last ones count.
         self._latest_usage: Usage | None = None
         self._cited: set[str] | None = None
-        self._filters: dict[int, Any] = {}
+        self._filters: dict[int, Any] | None = None
 
     # --- the fast way --------------------------------------------------------------------------
 
@@ -146,7 +144,7 @@ class ChatDecoder(PayloadDecoder):
                 return choice.plain(decode_chunk(frame.data).choices[0].delta)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
-        return plain_chunk(frame.data, choice, self._filters.get(0))
+        return plain_chunk(frame.data, choice, self._filters and self._filters.get(0))
 
     # --- the general way -----------------------------------------------------------------------
 
@@ -212,17 +210,17 @@ class ChatDecoder(PayloadDecoder):
             self._started = True
 
     def _choice(self, index: int) -> OpenChoice:
-        choice = self._choices.get(index)
+        if index == 0:
+            return self._first
+        self._others = self._others or {}
+        choice = self._others.get(index)
         if choice is None:
-            begins_open = "think_open" in self.quirks
-            has_tags = begins_open or "think_tags" in self.quirks
-            tags = ThinkSplitter(begins_open=begins_open) if has_tags else None
-            choice = self._choices[index] = OpenChoice(
-                self.parts, index, tags, call_in_text=READING in self.quirks
-            )
-            if index:
-                self.terminal_seen = False
+            choice = self._others[index] = open_choice(self.parts, index, self.quirks)
+            self.terminal_seen = False
         return choice
+
+    def _choices(self) -> list[OpenChoice]:
+        return [self._first, *(self._others or {}).values()]
 
     def _one(self, value: dict[str, Any], position: int) -> None:
         index = index_of(value.get("index"))
@@ -263,8 +261,8 @@ class ChatDecoder(PayloadDecoder):
         name = next((k for k in REASONING_FIELDS if message.get(k)), "reasoning_content")
         refusal = choice.refusal.text if choice.refusal is not None else ""
         texts = (
-            ("content", "".join(map("".join, choice.spoken))),
-            (name, "".join(map("".join, choice.thoughts))),
+            ("content", "".join(map("".join, choice.spoken or ()))),
+            (name, "".join(map("".join, choice.thoughts or ()))),
             ("refusal", refusal),
         )
         for field, before in texts:
@@ -387,8 +385,9 @@ class ChatDecoder(PayloadDecoder):
                 part.attr("logprobs", logprobs[name])
 
     def _content_filter(self, choice: OpenChoice, results: Any) -> None:
-        if not results or self._filters.get(choice.index) == results:
+        if not results or (self._filters or {}).get(choice.index) == results:
             return
+        self._filters = self._filters or {}
         self._filters[choice.index] = results
         if choice.text is not None:
             choice.text.attr("meta", {"content_filter_results": results})
@@ -415,7 +414,7 @@ class ChatDecoder(PayloadDecoder):
         details = {"native": native} if native and native != raw else None
         self.finish_reason(reason, raw, details=details, choice=choice.index)
         choice.finished = True
-        self.terminal_seen = all(c.finished for c in self._choices.values() if c.seen)
+        self.terminal_seen = all(c.finished for c in self._choices() if c.seen)
 
     def _counted(self, value: Any) -> None:
         """Note the counts of this chunk; they are emitted once the answer is over."""
@@ -425,9 +424,9 @@ class ChatDecoder(PayloadDecoder):
 
     def _end_parts(self) -> None:
         """Ends in good order. Arguments that the length limit cut are truncated, not wrong."""
-        for choice in self._choices.values():
+        for choice in self._choices():
             choice.end()
-            word = self.parts.finish_reasons.get(choice.index, "")
+            word = self.parts.finish_word(choice.index) or ""
             is_cut = reason_of(word, FINISH_REASONS) in ("length", "context_overflow")
             doubt = choice.slots.claim()
             for slot in choice.slots.all:

@@ -22,10 +22,10 @@ from tokenwire.providers.decoding.parts import OpenPart, Parts
 from tokenwire.providers.decoding.slots import Slots
 from tokenwire.providers.decoding.values import obj, text_of
 from tokenwire.providers.openai.chat_chunk import Delta
-from tokenwire.providers.openai.schema_call import CallText, Piece
+from tokenwire.providers.openai.schema_call import READING, CallText, Piece
 from tokenwire.providers.openai.think_tags import Kind, ThinkSplitter
 
-__all__ = ["OpenChoice"]
+__all__ = ["OpenChoice", "open_choice"]
 
 
 class OpenChoice:
@@ -34,6 +34,7 @@ class OpenChoice:
     __slots__ = (
         "__weakref__",
         "_parts",
+        "_slots",
         "audio",
         "call",
         "cumulative",
@@ -46,7 +47,6 @@ class OpenChoice:
         "reasoning",
         "refusal",
         "seen",
-        "slots",
         "spoken",
         "tags",
         "text",
@@ -59,8 +59,7 @@ class OpenChoice:
     ) -> None:
         self._parts = parts
         self.index = index
-        # What is said after a call stands after it.
-        self.slots = Slots(parts, index, text=self)
+        self._slots: Slots | None = None
         self.tags = tags
         #: Reads the text as a tool call, where the request forced one by a schema.
         self.call = CallText() if call_in_text else None
@@ -68,18 +67,27 @@ class OpenChoice:
         self.reasoning: OpenPart | None = None
         self.refusal: OpenPart | None = None
         self.audio: OpenPart | None = None
-        self.details: list[dict[str, Any]] = []
+        # Made when they are needed, which most answers do not.
+        self.details: list[dict[str, Any]] | None = None
         #: Citations that came before the text that they decorate.
-        self.to_cite: list[dict[str, Any]] = []
+        self.to_cite: list[dict[str, Any]] | None = None
         self.finished = False
         self.seen = False
         #: A delta came: a whole ``message`` after it repeats what it says.
         self.has_deltas = self.has_text = self.has_reasoning = False
         #: The pieces of each text, and of each reasoning.
-        self.spoken: list[list[str]] = []
-        self.thoughts: list[list[str]] = []
+        self.spoken: list[list[str]] | None = None
+        self.thoughts: list[list[str]] | None = None
         #: What each field has said, where each delta repeats the text so far.
-        self.cumulative: dict[str, str] = {}
+        self.cumulative: dict[str, str] | None = None
+
+    @property
+    def slots(self) -> Slots:
+        """The calls. What is said after one stands after it."""
+        slots = self._slots
+        if slots is None:
+            slots = self._slots = Slots(self._parts, self.index, text=self)
+        return slots
 
     def plain(self, delta: Delta) -> PartDelta | None:
         """The one event of an ordinary delta of an open part."""
@@ -111,9 +119,10 @@ class OpenChoice:
         if self.text is None:
             self.end_reasoning()
             self.has_text = True
-            self.text = _kept(self._parts.open(TextStart, choice=self.index), self.spoken)
-            citations, self.to_cite = self.to_cite, []
-            for value in citations:
+            self.text = self._parts.open(TextStart, choice=self.index)
+            self.spoken = _with_text(self.spoken, self.text)
+            citations, self.to_cite = self.to_cite, None
+            for value in citations or ():
                 self.text.attr("citation", value)
         self.text.delta(piece)
 
@@ -122,14 +131,15 @@ class OpenChoice:
         if self.reasoning is None:
             self.end_text()
             self.has_reasoning = True
-            self.reasoning = _kept(
-                self._parts.open(ReasoningStart, choice=self.index), self.thoughts
-            )
+            self.reasoning = self._parts.open(ReasoningStart, choice=self.index)
+            self.thoughts = _with_text(self.thoughts, self.reasoning)
         self.reasoning.delta(piece)
         return self.reasoning
 
     def new_text(self, field: str, text: str) -> str:
         """What a field that repeats its text so far adds to it."""
+        if self.cumulative is None:
+            self.cumulative = {}
         before = self.cumulative.get(field, "")
         if before.startswith(text):
             return ""
@@ -166,7 +176,7 @@ class OpenChoice:
             return
         if self.details:
             part.attr("meta", {"reasoning_details": self.details})
-            self.details = []
+            self.details = None
         part.end()
 
     def end(self) -> None:
@@ -186,6 +196,7 @@ class OpenChoice:
         if self.text is not None:
             self.text.attr("citation", value)
         else:
+            self.to_cite = self.to_cite or []
             self.to_cite.append(value)
 
     def detail(self, detail: dict[str, Any]) -> None:
@@ -200,6 +211,7 @@ class OpenChoice:
         last = self.details[-1] if self.details else None
         same = last is not None and all(last.get(k) == detail.get(k) for k in ("type", "index"))
         if last is None or not same or detail.get("data") or last.get("signature"):
+            self.details = self.details or []
             self.details.append(dict(detail))
             return
         for key, value in detail.items():
@@ -252,9 +264,17 @@ class OpenChoice:
                 self.think(piece)
 
 
-def _kept(part: OpenPart, texts: list[list[str]]) -> OpenPart:
-    """The part, with its pieces among ``texts``."""
-    part.keep()
-    if part.pieces is not None:
-        texts.append(part.pieces)
-    return part
+def open_choice(parts: Parts, index: int, quirks: frozenset[str]) -> OpenChoice:
+    """A choice of a server with these quirks."""
+    begins_open = "think_open" in quirks
+    has_tags = begins_open or "think_tags" in quirks
+    tags = ThinkSplitter(begins_open=begins_open) if has_tags else None
+    return OpenChoice(parts, index, tags, call_in_text=READING in quirks)
+
+
+def _with_text(texts: list[list[str]] | None, part: OpenPart) -> list[list[str]]:
+    """``texts`` and the pieces of ``part``, which are kept from now on."""
+    texts = texts or []
+    texts.append(part.keep().pieces or [])
+    part.pieces = texts[-1]
+    return texts
