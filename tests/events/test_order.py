@@ -126,7 +126,7 @@ def test_tasks_overlap_the_step_that_holds_parts_and_each_other() -> None:
         m.TextEnd(part=0),
         m.StepEnd(step=2, status="complete"),
     )
-    assert order.tasks == [3]
+    assert order.tasks == (3,)
     assert [e.type for e in closing(order, part="truncated", step="incomplete")] == ["step-end"]
     order.check(m.StepReset(step=3, attempt=2))
     order.check(m.StepStart(step=3, kind="task", name="b", attempt=2))

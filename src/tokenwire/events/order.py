@@ -123,7 +123,7 @@ class Order:
         #: open part -> kind, in the order of their starts.
         self.open: dict[int, str] = {}
         #: Steps of the kind ``task`` that have not ended.
-        self.tasks: list[int] = []
+        self.tasks: tuple[int, ...] = ()
 
     def check(self, event: AnyEvent) -> AnyEvent:
         """The same event, numbered. Raises `OrderError` with ``details['rule']``."""
@@ -173,12 +173,12 @@ class Order:
         elif isinstance(event, StepReset):
             if event.step in self.tasks:
                 following = self.state
-                self.tasks.remove(event.step)
+                self._end_task(event.step)
             else:
                 self.open.clear()
         elif isinstance(event, RunEnd) and self.tasks:
             raise OrderError(
-                f"the run may not end while steps {self.tasks} are open",
+                f"the run may not end while steps {[*self.tasks]} are open",
                 rule="steps end before their run",
             )
         self.state = following
@@ -193,12 +193,12 @@ class Order:
                     rule="one step holds parts at a time",
                 )
             if event.kind == "task":
-                self.tasks.append(number)
+                self.tasks = (*self.tasks, number)
                 return self.state
             self.step = number
             return following
         if task:
-            self.tasks.remove(number)
+            self._end_task(number)
             return self.state
         if self.state == "between":
             raise OrderError(f"step {number} is not open", rule="an end needs its step open")
@@ -208,6 +208,9 @@ class Order:
                 rule="parts end before their step",
             )
         return following
+
+    def _end_task(self, number: int) -> None:
+        self.tasks = tuple(task for task in self.tasks if task != number)
 
     def _start(self, event: PartStart) -> None:
         if event.part < self.next_part:

@@ -46,8 +46,9 @@ class Inbox:
         #: Why no model may be called any more, while the tools under way end; None else.
         self.stopped: str | None = None
         #: What people said while the answer was written, for between two steps.
-        self.steers: list[Control] = []
-        self._waiting: list[Command] = []
+        # (Two empty lists would take 112 bytes of each run.)
+        self.steers: list[Control] | None = None
+        self._waiting: list[Command] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._hooks: tuple[_Hook, ...] = ()
 
@@ -60,6 +61,7 @@ class Inbox:
             for hook in self._hooks:
                 hook.call()
         elif isinstance(command, Control):
+            self.steers = self.steers or []
             self.steers.append(command)
             return
         elif (
@@ -67,6 +69,7 @@ class Inbox:
         ):
             return  # whoever sent it was told that the cancel had come first
         else:
+            self._waiting = self._waiting or []
             self._waiting.append(command)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -97,8 +100,8 @@ class Inbox:
 
     def take(self) -> list[Command]:
         """Remove and return the waiting commands, without the cancel."""
-        commands, self._waiting = self._waiting, []
-        return commands
+        commands, self._waiting = self._waiting, None
+        return commands or []
 
     async def wait(self) -> None:
         """Wait until there is a command or a cancel."""

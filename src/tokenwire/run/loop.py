@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tokenwire.errors import CancelledRunError, ConfigError, InputError, TokenwireError
 from tokenwire.events.fold import Fold, StepState
@@ -23,7 +23,6 @@ from tokenwire.events.model import (
     PartDelta,
     RunEnd,
     StepEnd,
-    StepReset,
     ToolCallStart,
 )
 from tokenwire.events.order import Order, closing
@@ -37,11 +36,12 @@ from tokenwire.observe.facts import AnswerStarted, ChunksCame, FirstToken
 from tokenwire.observe.hooks import report
 from tokenwire.observe.request_facts import host_and_port
 from tokenwire.providers.base import Call, Target
+from tokenwire.run.call.attempt import Answer
 from tokenwire.run.call.lane import Seat
 from tokenwire.run.call.reading import Sink
 from tokenwire.run.call.recover import recover
 from tokenwire.run.call.spending import Gate
-from tokenwire.run.call.unseen import Again, Failed, step_start
+from tokenwire.run.call.unseen import Again, Failed, start_of
 from tokenwire.run.coalesce import MOST_TEXT, merge
 from tokenwire.run.expiry import Send
 from tokenwire.run.failure import failed_end, run_outcome
@@ -89,10 +89,12 @@ class Loop:
         "_gate",
         "_make_up",
         "_out_of_steps",
+        "_phase",
         "_send",
         "_start",
         "_stopped",
         "_target",
+        "_then",
         "_tools",
         "_wall",
         "fold",
@@ -134,6 +136,9 @@ class Loop:
         self._called: float | None = None
         self._target: Target | None = None
         self._gaps = ChunkGaps()
+        self._phase: ToolPhase | None = None
+        #: What comes after the step, or the phase, that is under way.
+        self._then: Literal["go-on", "end", "leave"] = "go-on"
         self._out_of_steps = self._stopped = False
         #: Whether this loop called a model: an answer that is read from the log has its end there.
         self._answers = False
@@ -148,12 +153,22 @@ class Loop:
         """All events that `sink` does not take, in batches; the last batch holds ``run-end``.
         Raises what `Sink.settle` raises."""
         try:
-            body = self._body()
-            try:  # (`aclosing` and what it binds would be there for as long as the answer lasts)
-                async for batch in body:
-                    yield batch
-            finally:
-                await body.aclose()
+            if self.order.state == "new":
+                self._tell_start()
+                yield self._stamp([self.plan.run_start(self._wall())])
+            step, has_called = self._unfinished(), False
+            while self._then == "go-on" and (has_called or self.inbox.cancelled is None):
+                batches = self._model() if step is None else self._between(step)
+                try:  # (`aclosing` would be there for as long as the answer lasts)
+                    async for batch in batches:
+                        yield batch
+                        del batch  # as would what was said last
+                finally:
+                    await batches.aclose()
+                has_called = step is None
+                step = self.fold.steps[-1] if has_called and self.fold.steps else None
+            if self._then != "leave":
+                yield self._end(self._phase and self._phase.in_doubt)
         except _SinkFailure as failure:
             raise failure.error from None
         except TokenwireError as error:
@@ -191,68 +206,45 @@ class Loop:
         elif self._answers:
             report(answer_ended(run, operation, model, state, seconds, thread=thread))
 
-    # --- the body ------------------------------------------------------------------------------
+    # --- between two calls -----------------------------------------------------------------------
 
-    async def _body(self) -> AsyncGenerator[list[Event], None]:
-        plan = self.plan
-        if self.order.state == "new":
-            self._tell_start()
-            yield self._stamp([self.plan.run_start(self._wall())])
-        phase: ToolPhase | None = None
-        step = self._unfinished()
-        while step is None or self.inbox.cancelled is None:
-            if step is None:
-                if self.inbox.cancelled is not None:
-                    break
-                number = len(self.fold.steps) + 1
-                refusal = await self._gate.begin(self._request(number), plan.candidates[0][1])
-                if refusal:
-                    yield self._stamp(refusal)
-                    break
-                model = self._model(number)
-                try:
-                    async for batch in model:
-                        yield batch
-                finally:
-                    await model.aclose()
-                step = self.fold.steps[-1]
-                if batch := self._gate.estimate():
-                    yield self._stamp(batch)
-            if step.status != "complete":
-                break
-            # Made when a step has ended: while a plain answer is written it would only take room.
-            phase = phase or ToolPhase(plan, self._tools, self.inbox, self.fold, self._send)
-            phase.look(step)
-            if not phase.pending and not phase.all_answered and not self._paused(step):
-                steers = self._steers(step)
-                if steers:
-                    yield self._stamp(steers)
-                if not self._is_steered(step):
-                    break
-                step = None
-                continue
-            over = self._over(step) if phase.pending or phase.all_answered else None
-            if over is not None:
-                if phase.pending:
-                    yield self._stamp(phase.refuse(*over))
-                break
-            if phase.pending:
-                async with aclosing(phase.batches()) as events:
-                    async for batch in events:
-                        yield self._stamp(batch)
-                if phase.failure is not None and self.inbox.cancelled is None:
-                    raise phase.failure
-                if phase.stop:
-                    break
-                if self.leaving:
-                    return
-            if phase.called and self._stops():
-                break
-            steers = self._steers(step)
-            if steers:
+    async def _between(self, step: StepState) -> AsyncGenerator[list[Event], None]:
+        """What follows a step: its tools, and what people said meanwhile."""
+        self._then = "end"
+        if step.status != "complete":
+            return
+        # Made when a step has ended: while a plain answer is written it would only take room.
+        phase = self._phase = self._phase or ToolPhase(
+            self.plan, self._tools, self.inbox, self.fold, self._send
+        )
+        phase.look(step)
+        if not phase.pending and not phase.all_answered and not self._paused(step):
+            if steers := self._steers(step):
                 yield self._stamp(steers)
-            step = None
-        yield self._end(phase.in_doubt if phase is not None else None)
+            if self._is_steered(step):
+                self._then = "go-on"
+            return
+        over = self._over(step) if phase.pending or phase.all_answered else None
+        if over is not None:
+            if phase.pending:
+                yield self._stamp(phase.refuse(*over))
+            return
+        if phase.pending:
+            async with aclosing(phase.batches()) as events:
+                async for batch in events:
+                    yield self._stamp(batch)
+            if phase.failure is not None and self.inbox.cancelled is None:
+                raise phase.failure
+            if phase.stop:
+                return
+            if self.leaving:
+                self._then = "leave"
+                return
+        if phase.called and self._stops():
+            return
+        if steers := self._steers(step):
+            yield self._stamp(steers)
+        self._then = "go-on"
 
     def _over(self, step: StepState) -> tuple[str, str] | None:
         """Why the calls of a step may not run: the code and the message of their errors."""
@@ -267,7 +259,7 @@ class Loop:
     def _steers(self, step: StepState) -> list[Event]:
         """What people said during ``step`` and is not in the log yet, where another step may
         follow. What is left when the run ends is not taken: it becomes a turn of its own."""
-        steers, self.inbox.steers = self.inbox.steers, []
+        steers, self.inbox.steers = self.inbox.steers or [], None
         is_whole = step.finish is None or step.finish["reason"] not in INCOMPLETE_REASONS
         if step.step >= self.plan.limits.steps or not is_whole or self.inbox.ends_calls:
             return []
@@ -307,52 +299,73 @@ class Loop:
             return self.fold.steps[-1]
         return None
 
-    async def _model(self, number: int) -> AsyncGenerator[list[Event], None]:
+    async def _model(self) -> AsyncGenerator[list[Event], None]:
         """One model call, from ``step-start`` to ``step-end``."""
-        steps, attempt, first_call = self.fold.steps, 1, None
-        start: list[Event] = []
-        if steps and steps[-1].status == "open":
-            # An earlier owner was lost within this step: the step restarts.
-            number, attempt = steps[-1].step, steps[-1].attempt + 1
-            discard, first_call = list(steps[-1].parts), self._reattach_call(steps[-1])
-            start.append(
-                StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart")
-            )
-        start.append(step_start(number, attempt, *self.plan.candidates[0]))
+        number = len(self.fold.steps) + 1
+        refusal = await self._gate.begin(self._request(number), self.plan.candidates[0][1])
+        if refusal:
+            self._then = "end"
+            yield self._stamp(refusal)
+            return
+        number, start, first_call = start_of(number, self.fold.steps, self.plan.candidates[0])
         yield self._stamp(start)  # at once: no cancel comes in between
         self._called, self._answers = self._clock(), True
-        events = recover(
+        attempts = self._attempts(number, first_call)
+        del refusal, start, first_call  # what is held here, is so for as long as the answer lasts
+        answer: Answer | None = None
+        try:
+            try:
+                async for news in attempts:
+                    if isinstance(news, Answer):
+                        answer = news
+                        del news
+                        break
+                    if ready := await self._unseen(news, number):
+                        yield ready
+                    if ready := await self._due():
+                        yield ready
+            finally:
+                await attempts.aclose()
+            del attempts
+            while answer is not None and (batch := await answer.next()) is not None:
+                if ready := self._stamp(merge(batch)):
+                    yield ready
+                if ready := await self._due():
+                    yield ready
+                del batch, ready
+        except CancelledRunError:
+            status = "incomplete" if self.inbox.cancelled is None else "cancelled"
+            yield self._stamp([StepEnd(step=number, status=status)])
+        finally:
+            if answer is not None:
+                await answer.aclose()
+        self._make_up = None  # the lane has this loop
+        if ready := self._gate.estimate():
+            yield self._stamp(ready)
+
+    def _attempts(
+        self, number: int, first_call: Callable[[Target], Call | None] | None
+    ) -> AsyncGenerator[Answer | Failed | Again, None]:
+        plan = self.plan
+        return recover(
             self.http,
-            self.plan.candidates,
+            plan.candidates,
             self._request(number),
-            deadlines=self.plan.deadlines,
+            deadlines=plan.deadlines,
             inbox=self.inbox,
             step=number,
             first_part=self.order.next_part,
-            policy=self.plan.retry,
-            run=self.plan.run,
-            operation=self.plan.operation,
+            policy=plan.retry,
+            run=plan.run,
+            operation=plan.operation,
             calls=self._calls,
             first_call=first_call,
             express=self if self.sink is not None else None,
         )
-        try:
-            try:
-                async for batch in events:
-                    if isinstance(batch, list):
-                        ready = self._stamp(merge(batch))
-                    else:
-                        ready = await self._unseen(batch, number)
-                    if ready:
-                        yield ready
-                    if self._gate.is_due and (ready := self._stamp(await self._gate.look())):
-                        yield ready
-            finally:
-                await events.aclose()
-        except CancelledRunError:
-            status = "incomplete" if self.inbox.cancelled is None else "cancelled"
-            yield self._stamp([StepEnd(step=number, status=status)])
-        self._make_up = None  # the lane has this loop
+
+    async def _due(self) -> list[Event]:
+        """What budgets have to say by now."""
+        return self._stamp(await self._gate.look()) if self._gate.is_due else []
 
     async def _unseen(self, news: Failed | Again, number: int) -> list[Event]:
         """What readers and budgets hear of an attempt that nobody saw, or of the next one. Raises
@@ -415,15 +428,6 @@ class Loop:
         self._gate.count(events)
 
     # --- one model call --------------------------------------------------------------------------
-
-    def _reattach_call(self, step: StepState) -> Callable[[Target], Call | None] | None:
-        """What makes the call that reads a response which its provider has stored: no second
-        bill."""
-        dialect, _ = self.plan.candidates[0]
-        response = step.response_id
-        if not step.resumable or response is None or step.dialect != dialect.name:
-            return None
-        return lambda target: dialect.resume(response, None, target)
 
     def _request(self, number: int) -> Request:
         """The request of a step: the conversation so far, with all results."""

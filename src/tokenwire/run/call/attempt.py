@@ -3,14 +3,13 @@
 Where the provider keeps the response (OpenAI Responses in background mode), a cut connection is
 re-attached and the answer continues; only the deadlines notice.
 
-Always true: nothing is yielded before something is visible, so an error raised from here means that
-no reader has seen anything, and what it cost is in `Unseen`; once something was yielded, every
-failure becomes events (ends for open parts, an ``error``, ``step-end``) and nothing is raised.
+Always true: nothing is returned before something is visible, so an error raised from `attempt`
+means that no reader has seen anything, and what it cost is in `Unseen`; from then on every failure
+becomes events (ends for open parts, an ``error``, ``step-end``), and `Answer.next` raises nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
@@ -47,12 +46,78 @@ from tokenwire.run.inbox import Inbox
 if TYPE_CHECKING:
     from tokenwire.providers.http.client import ByteStream, HttpClient
 
-__all__ = ["attempt", "error_event"]
+__all__ = ["Answer", "attempt", "error_event"]
 
 #: Bytes read of an error response; more would not help.
 MOST_ERROR_BYTES = 64 << 10
 #: Seconds to wait for the body of an error response.
 ERROR_SECONDS = 5.0
+
+
+class Answer:
+    """A model's answer from its first visible event on: call `next` until it returns None, and
+    `aclose` in any case. (Generators, one inside the other, took half a kilobyte each of every
+    stream.)"""
+
+    __slots__ = ("_decoder", "_first", "_inbox", "_is_whole", "_reading", "_source")
+
+    def __init__(self, source: Source, decoder: Decoder, inbox: Inbox, reading: Reading) -> None:
+        self._source, self._decoder = source, decoder
+        self._inbox, self._reading = inbox, reading
+        self._first: list[Event] | None = None
+        self._is_whole = False
+
+    async def begin(self, unseen: Unseen) -> Answer:
+        """Read until something is visible, with the events in ``unseen`` until then. Raises what
+        `attempt` does."""
+        self._first = await self.next(unseen)
+        return self
+
+    async def next(self, unseen: Unseen | None = None) -> list[Event] | None:
+        """The next events, in a batch as they came from the socket; None after the last. Plain
+        deltas go past it, where the call has an express way. ``unseen``: see `begin`."""
+        first, self._first = self._first, None
+        if first is not None or self._is_whole:
+            return first
+        decoder = self._decoder
+        failure: TokenwireError | None = None
+        while True:
+            try:
+                events = await self._reading.next(express=unseen is None)
+                if events is None:
+                    if not _is_over(decoder) and await self._source.reattach(decoder):
+                        continue
+                    break
+            except (ProviderError, FramingError, LimitError) as error:
+                lost = isinstance(error, NetworkError) and not _is_over(decoder)
+                if lost and await self._source.reattach(decoder):
+                    continue
+                failure = error
+                break
+            if unseen is None:
+                return events
+            unseen.events += events
+            if any(_is_visible(e) for e in events):
+                if refusal := _refusal(unseen.events):
+                    unseen.events += decoder.finish()  # with counts that come last
+                    raise refusal
+                return unseen.take()
+        self._is_whole = True
+        if failure is None and _is_over(decoder):
+            self._source.finish()
+        last = _last(decoder, failure, self._inbox, unseen)
+        failure = None  # its traceback has this frame
+        if unseen is None:
+            return last
+        unseen.events += last
+        if refusal := _refusal(last):
+            raise refusal
+        return unseen.take()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._source.aclose()
+        self._reading.close()
 
 
 async def attempt(
@@ -67,9 +132,9 @@ async def attempt(
     first_part: int,
     unseen: Unseen,
     express: Express | None = None,
-) -> AsyncGenerator[list[Event], None]:
-    """The events of one model call, in batches as they came from the socket. Once something was
-    shown, plain deltas may go to ``express`` instead; before that they are in ``unseen``.
+) -> Answer:
+    """Make one model call, up to its first visible event; what comes before that is in ``unseen``.
+    After it, plain deltas may go to ``express``.
 
     Raises `ProviderError` or `FramingError` when it failed before anything was visible and
     `CancelledRunError` when it was cancelled before that.
@@ -93,54 +158,13 @@ async def attempt(
             quirks=target.quirks | call.reading if call.reading else target.quirks,
             content_type=stream.headers.get("content-type"),
         )
-        del call  # with its body, it lay here until the end of the answer
         reading = Reading(source, decoder, inbox, express)
-        async for batch in _read(reading, source, decoder, inbox, unseen):
-            yield batch
-    finally:
+        return await Answer(source, decoder, inbox, reading).begin(unseen)
+    except BaseException:
         await source.aclose()
         if reading is not None:
             reading.close()
-
-
-async def _read(
-    reading: Reading, source: Source, decoder: Decoder, inbox: Inbox, unseen: Unseen
-) -> AsyncGenerator[list[Event], None]:
-    shown = False
-    failure: TokenwireError | None = None
-    while True:
-        try:
-            events = await reading.next(express=shown)
-            if events is None:
-                if not _is_over(decoder) and await source.reattach(decoder):
-                    continue
-                break
-        except (ProviderError, FramingError, LimitError) as error:
-            lost = isinstance(error, NetworkError) and not _is_over(decoder)
-            if lost and await source.reattach(decoder):
-                continue
-            failure = error
-            break
-        if shown:
-            yield events
-            continue
-        unseen.events += events
-        if any(_is_visible(e) for e in events):
-            if refusal := _refusal(unseen.events):
-                unseen.events += decoder.finish()  # with counts that come last
-                raise refusal
-            shown = True
-            yield unseen.take()
-    if failure is None and _is_over(decoder):
-        source.finish()
-    last = _last(decoder, failure, inbox, None if shown else unseen)
-    failure = None  # its traceback has this frame
-    if not shown:
-        unseen.events += last
-        if refusal := _refusal(last):
-            raise refusal
-        last = unseen.take()
-    yield last
+        raise
 
 
 def _is_over(decoder: Decoder) -> bool:

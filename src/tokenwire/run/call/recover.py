@@ -1,6 +1,6 @@
 """Retry a model call, or fall back to another model, while no reader has seen anything.
 
-Always true: after the first yielded event there is no retry; a request is never repeated when its
+Always true: after an answer has begun there is no retry; a request is never repeated when its
 failure rules that out, as a timeout of an accepted one does, and then only another model that was
 configured for it is called; all retries of a target share one budget, so that a
 failing provider is not stormed and a healthy one keeps its retries.
@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -30,14 +30,13 @@ from tokenwire.errors import (
     ProviderError,
     TokenwireError,
 )
-from tokenwire.events.model import Event
 from tokenwire.events.request import Request
 from tokenwire.observe import tracing
 from tokenwire.observe.facts import FellBack, Retried
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.providers.routing.passing import with_passed
-from tokenwire.run.call.attempt import attempt
+from tokenwire.run.call.attempt import Answer, attempt
 from tokenwire.run.call.authorise import authorised, is_rejected, renewed, signed
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.reading import Express
@@ -138,10 +137,6 @@ def pause_after(
     )
 
 
-#: What `recover` keeps once something was shown: no other attempt follows, which would need more.
-_SHOWN: Any = (True, None, None, None, None, None, None)
-
-
 async def recover(
     http: HttpClient,
     candidates: list[tuple[Dialect, Target]],
@@ -157,10 +152,11 @@ async def recover(
     calls: Callable[[Target], None] | None = None,
     first_call: Callable[[Target], Call | None] | None = None,
     express: Express | None = None,
-) -> AsyncGenerator[list[Event] | Failed | Again, None]:
-    """The events of the first model that answers; before them, of each attempt that was billed and
-    failed, what is known of that, and which attempt begins in its place. Raises the last model's
-    error, and `CancelledRunError` where no further attempt may begin.
+) -> AsyncGenerator[Answer | Failed | Again, None]:
+    """The answer of the first model that has one, which is the last that this yields, and is to be
+    closed; before it, of each attempt that was billed and failed, what is known of that, and which
+    attempt begins in its place. Raises the last model's error, and `CancelledRunError` where no
+    further attempt may begin.
 
     ``first_call``: the call that is made once before the others, to re-attach to a response that
     the first model's provider keeps; when that fails the request is made anew. ``express``: see
@@ -189,17 +185,11 @@ async def recover(
                 yield Again(reason, dialect, target)
                 if inbox.ends_calls:
                     raise CancelledRunError("the run was cancelled")
-            reason, is_visible, unseen = None, False, Unseen()
+            reason, unseen = None, Unseen()
             own, clocks = signed(resuming or call, target), deadlines.over(target.clocks)
-            batches = begin(dialect, target, own, deadlines=clocks, unseen=unseen)
             try:
-                async for batch in batches:
-                    is_visible, begin, call, own, resuming, first_call, request = _SHOWN
-                    yield batch
-                return
+                answer = await begin(dialect, target, own, deadlines=clocks, unseen=unseen)
             except TokenwireError as error:
-                if is_visible:
-                    raise
                 if bill := unseen.bill(error):
                     yield Failed(bill)
                     reason = "retry"
@@ -225,8 +215,8 @@ async def recover(
                 report(FellBack(run, target.provider, target.model, error.code))
                 reason = "refused" if reason is None else "fallback"
                 break
-            finally:
-                await batches.aclose()
+            yield answer
+            return
 
 
 async def _pause(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tokenwire.backoff import backoff
@@ -73,16 +73,24 @@ class Source:
         sweeper().add(stream, self._watch)
         self._stream = stream
         self._push = stream if isinstance(stream, PushStream) else None
-        self._release = self._inbox.on_cancel(lambda: stream.abort(_stop()))
+        self._release = self._inbox.on_cancel(self._cut)
         return stream
 
-    async def read(self, take: Callable[[bytes], Taken] | None = None) -> bytes | None:
+    def _cut(self) -> None:
+        """Model calls end."""
+        if self._stream is not None:
+            self._stream.abort(_stop())
+
+    def read(
+        self, take: Callable[[bytes], Taken] | None = None
+    ) -> Coroutine[None, None, bytes | None]:
         """The next bytes; ``b""`` at the end. During the wait, bytes go to ``take`` (if the stream
-        supports it); None after it said ``SETTLE``."""
+        supports it); None after it said ``SETTLE``. (The stream's own coroutine: one of ours around
+        it would take 200 bytes of each stream.)"""
         push, stream = self._push, self._stream
         if take is not None and push is not None:
-            return await push.read_express(take)
-        return b"" if stream is None else await stream.read()
+            return push.read_express(take)
+        return _nothing() if stream is None else stream.read()
 
     def hold(self) -> Hold | None:
         """See `PushStream.hold`; None where the stream does not support that."""
@@ -170,6 +178,10 @@ class Source:
             if self._release is not None:
                 self._release()
         return stream
+
+
+async def _nothing() -> bytes:
+    return b""
 
 
 def _stop() -> ProviderError:

@@ -6,6 +6,7 @@ nothing is said of a request that no provider began to answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -17,11 +18,11 @@ from tokenwire.errors import (
     TokenwireError,
     TruncatedError,
 )
-from tokenwire.events.fold import USAGE_COUNTS
+from tokenwire.events.fold import USAGE_COUNTS, StepState
 from tokenwire.events.model import Event, ResponseStart, StepReset, StepStart, Usage
-from tokenwire.providers.base import Dialect, Target
+from tokenwire.providers.base import Call, Dialect, Target
 
-__all__ = ["Again", "AgainReason", "Failed", "Unseen", "step_start"]
+__all__ = ["Again", "AgainReason", "Failed", "Unseen", "start_of", "step_start"]
 
 #: Why a step has a further attempt: the same model again, or another one, after an attempt that was
 #: billed; ``refused``: another one, as the model before began no answer, so that nothing is billed.
@@ -87,6 +88,25 @@ def step_start(step: int, attempt: int, dialect: Dialect, target: Target) -> Ste
         dialect=dialect.name,
         model=target.model,
     )
+
+
+def start_of(
+    number: int, steps: list[StepState], candidate: tuple[Dialect, Target]
+) -> tuple[int, list[Event], Callable[[Target], Call | None] | None]:
+    """How a model call begins after ``steps``: the number of its step (``number``, or of the open
+    one, which an earlier owner was lost in and which restarts), the events that say so, and what
+    re-attaches to that one's response, where its provider keeps it: no second bill."""
+    dialect, target = candidate
+    if not steps or steps[-1].status != "open":
+        return number, [step_start(number, 1, dialect, target)], None
+    step = steps[-1]
+    number, attempt = step.step, step.attempt + 1
+    reset = StepReset(step=number, attempt=attempt, discard_parts=[*step.parts], reason="restart")
+    events: list[Event] = [reset, step_start(number, attempt, dialect, target)]
+    response = step.response_id
+    if not step.resumable or response is None or step.dialect != dialect.name:
+        return number, events, None
+    return number, events, lambda at: dialect.resume(response, None, at)
 
 
 def _is_transport(error: TokenwireError) -> bool:
