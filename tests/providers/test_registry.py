@@ -225,3 +225,17 @@ def test_clocks_of_a_providers_table(tmp_path: Path) -> None:
         table.write_text(f"{start}clocks = {wrong}\n")
         with pytest.raises(ConfigError, match="slow"):
             Registry(env=env)
+
+
+def test_what_a_name_means_is_one_object_until_it_means_something_else() -> None:
+    env = {"OPENAI_API_KEY": "k"}
+    known = Registry(env=env)
+    for name in ("openai:gpt-5", "http://127.0.0.1/v1#m"):
+        assert known.resolve(name)[1] is known.resolve(name)[1]
+    before = known.resolve("openai:gpt-5")[1]
+    env["OPENAI_API_KEY"] = "another"
+    after = known.resolve("openai:gpt-5")[1]
+    assert (before.api_key, after.api_key) == ("k", "another")
+    for number in range(600):  # names come from requests: what is kept is bounded
+        known.resolve(f"openai:m{number}")
+    assert known.resolve("openai:gpt-5")[1] == after

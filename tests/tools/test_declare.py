@@ -344,3 +344,10 @@ def test_a_rule_that_is_a_coroutine_lets_nobody_in() -> None:
     for rule in (no, Later(), lambda value: no(value)):
         assert not Tool.of(google, allow=rule).allows("root")
         assert Tool.of(google, needs_approval=rule).asks({})
+
+
+def test_who_may_use_every_tool_gets_the_set_itself() -> None:
+    everyone = ToolSet([Tool.of(test_who_may_use_every_tool_gets_the_set_itself, name="all")])
+    assert everyone.allowed("joe") is everyone
+    nobody = ToolSet([Tool.of(lambda: "", name="none", allow=lambda _: False)])
+    assert nobody.allowed("joe").names == []

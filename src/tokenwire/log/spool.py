@@ -20,6 +20,7 @@ from tokenwire.errors import LogError
 from tokenwire.express import Reader, Taker, Tape, Usage, offer, text_of_delta
 from tokenwire.log.base import Appended, Page, Take, Then, Wake
 from tokenwire.log.tail import Tails
+from tokenwire.log.wakes import Subscription
 
 __all__ = [
     "PACES",
@@ -419,14 +420,13 @@ class Spools(Tails):
         self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
     ) -> Callable[[], bool]:
         end = super().subscribe(log, wake, appends=appends, take=take)
-
-        def unsubscribe() -> bool:
-            last = end()
-            self._forget_readers(log)
-            return last
-
         self._forget_readers(log)
-        return unsubscribe
+        return end
+
+    def unsubscribe(self, subscription: Subscription) -> bool:
+        is_last = super().unsubscribe(subscription)
+        self._forget_readers(subscription.log)
+        return is_last
 
     def _sync(self, spool: Spool) -> None:
         """The cache of a log's tail gets what has landed."""

@@ -7,11 +7,9 @@ wake-up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tokenwire.express import Reader, give, text_of_delta
-from tokenwire.log.base import Page, Take, Wake
-from tokenwire.log.wakes import Growth, Wakes
+from tokenwire.log.base import Page
+from tokenwire.log.wakes import Subscription, Wakes
 
 __all__ = ["Tails"]
 
@@ -23,7 +21,7 @@ MOST_BYTES = 64 * 1024
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16
 
-_NOBODY: dict[int, Growth] = {}
+_NOBODY: list[Subscription] = []
 
 
 class _Tail:
@@ -37,25 +35,18 @@ class _Tail:
 
 
 class Tails(Wakes):
-    """Subscriptions and, for logs that are subscribed to here and written here, the tail."""
+    """Subscriptions and, for logs that are subscribed to here and written here, the tail, which is
+    kept while somebody is subscribed."""
 
     def __init__(self) -> None:
         super().__init__()
         self._tails: dict[str, _Tail] = {}
 
-    def subscribe(
-        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
-    ) -> Callable[[], bool]:
-        """`Wakes.subscribe`; the tail is kept while somebody is subscribed."""
-        end = super().subscribe(log, wake, appends=appends, take=take)
-
-        def unsubscribe() -> bool:
-            last = end()
-            if last:
-                self._tails.pop(log, None)
-            return last
-
-        return unsubscribe
+    def unsubscribe(self, subscription: Subscription) -> bool:
+        is_last = super().unsubscribe(subscription)
+        if is_last:
+            self._tails.pop(subscription.log, None)
+        return is_last
 
     def came(self, log: str, records: list[bytes], tail: int, closed: str | None) -> None:
         """`accepted`, and whoever is subscribed hears of it."""
@@ -86,7 +77,8 @@ class Tails(Wakes):
             self.accepted(log, [record], tail, None)
         json = record[_CHECK:]
         text = text_of_delta(json)
-        for wake, take in tuple(self._growth.get(log, _NOBODY).values()):
+        for subscription in tuple(self._growth.get(log, _NOBODY)):
+            take = subscription.take
             reader = take if isinstance(take, Reader) else None
             port = reader.port if reader is not None else None
             if (
@@ -104,7 +96,7 @@ class Tails(Wakes):
             ):
                 reader.check = record[:_CHECK]
             elif take is None or not take(tail, record):
-                wake()
+                subscription.wake()
 
     def accepted(self, log: str, records: list[bytes], tail: int, closed: str | None) -> None:
         """The store accepted an append of ours that ends at ``tail``."""

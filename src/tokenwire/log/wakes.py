@@ -6,29 +6,36 @@ that ends a subscription, its own or another's, disturbs nobody else.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from typing import Any
 
 from tokenwire.log.base import Take, Wake
 
-__all__ = ["Wakes"]
+__all__ = ["Subscription", "Wakes"]
 
 #: A subscription to appends.
 Growth = tuple[Wake, Take | None]
 
 
-class _Subscription:
-    """The call that ends a subscription: there are two for each open stream, and a function with
-    what it refers to takes three times as much."""
+class Subscription:
+    """Who waits for a log. Called, it ends, and says whether it was the log's last. There are two
+    for each open stream: so it is its own entry in the lists, and no function with what it refers
+    to, which would take three times as much."""
 
-    __slots__ = ("_log", "_number", "_wakes")
+    __slots__ = ("appends", "log", "take", "wake", "wakes")
 
-    def __init__(self, wakes: Wakes, log: str, number: int) -> None:
-        self._wakes, self._log, self._number = wakes, log, number
+    def __init__(
+        self, wakes: Wakes, log: str, wake: Wake, take: Take | None, *, appends: bool
+    ) -> None:
+        self.wakes, self.log, self.wake, self.take = wakes, log, wake, take
+        #: Whether it hears of appends of this process.
+        self.appends = appends
 
     def __call__(self) -> bool:
-        return self._wakes.unsubscribe(self._log, self._number)
+        return self.wakes.unsubscribe(self)
+
+
+#: Of a log that nobody waits for.
+_NOBODY: list[Subscription] = []
 
 
 class Wakes:
@@ -37,10 +44,9 @@ class Wakes:
 
     def __init__(self, changed: Callable[[str], None] | None = None) -> None:
         self._changed = changed
-        self._all: dict[str, dict[int, Wake]] = {}
+        self._all: dict[str, list[Subscription]] = {}
         #: Those of `_all` who want to hear of our own appends: at every token, so kept apart.
-        self._growth: dict[str, dict[int, Growth]] = {}
-        self._numbers = itertools.count()
+        self._growth: dict[str, list[Subscription]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -56,57 +62,51 @@ class Wakes:
         self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
     ) -> Callable[[], bool]:
         """Add a subscription; the returned call ends it and says whether it was the last."""
-        number = next(self._numbers)
-        self._all.setdefault(log, {})[number] = wake
+        subscription = Subscription(self, log, wake, take, appends=appends)
+        self._all.setdefault(log, []).append(subscription)
         if appends:
-            self._growth.setdefault(log, {})[number] = wake, take
+            self._growth.setdefault(log, []).append(subscription)
         if self._changed is not None:
             self._changed(log)
+        return subscription
 
-        return _Subscription(self, log, number)
-
-    def unsubscribe(self, log: str, number: int) -> bool:
+    def unsubscribe(self, subscription: Subscription) -> bool:
         """End a subscription; whether it was the log's last."""
+        log = subscription.log
         was_there = log in self._all
-        kinds: tuple[dict[str, dict[int, Any]], ...] = (self._all, self._growth)
-        for kind in kinds:
-            wakes = kind.get(log)
-            if wakes is not None and wakes.pop(number, None) is not None and not wakes:
-                del kind[log]
+        for kind in (self._all, self._growth):
+            subscriptions = kind.get(log, _NOBODY)
+            if subscription in subscriptions:
+                subscriptions.remove(subscription)
+                if not subscriptions:
+                    del kind[log]
         if self._changed is not None:
             self._changed(log)
         return was_there and log not in self._all
 
     def growth(self, log: str) -> tuple[Growth, ...]:
         """The subscriptions to appends of this process."""
-        wakes = self._growth.get(log)
-        return tuple(wakes.values()) if wakes else ()
+        return tuple((one.wake, one.take) for one in self._growth.get(log, _NOBODY))
 
     def grown(self, log: str) -> None:
         """An append of this process was accepted."""
-        wakes = self._growth.get(log)
-        if wakes:
-            for wake, _ in tuple(wakes.values()):
-                wake()
+        for one in tuple(self._growth.get(log, _NOBODY)):
+            one.wake()
 
     def grown_by(self, log: str, offset: int, record: bytes) -> None:
         """The same, by one record."""
-        wakes = self._growth.get(log)
-        if wakes:
-            for wake, take in tuple(wakes.values()):
-                if take is None or not take(offset, record):
-                    wake()
+        for one in tuple(self._growth.get(log, _NOBODY)):
+            take = one.take
+            if take is None or not take(offset, record):
+                one.wake()
 
     def grown_elsewhere(self, log: str) -> None:
         """Another process appended to the log: for those who do not hear of appends made here."""
-        growth = self._growth.get(log, {})
-        for number, wake in tuple(self._all.get(log, {}).items()):
-            if number not in growth:
-                wake()
+        for one in tuple(self._all.get(log, _NOBODY)):
+            if not one.appends:
+                one.wake()
 
     def wake(self, log: str) -> None:
         """Something happened to the log that everybody should look at."""
-        wakes = self._all.get(log)
-        if wakes:
-            for wake in tuple(wakes.values()):
-                wake()
+        for one in tuple(self._all.get(log, _NOBODY)):
+            one.wake()

@@ -68,6 +68,8 @@ _ADDRESS = re.compile(
 _MODEL = re.compile(r"[^\s\x00-\x1f\x7f?#%\\]{1,256}")
 #: One for all: an empty set takes 200 bytes.
 _NO_QUIRKS: frozenset[str] = frozenset()
+#: Names of which what they mean is kept.
+_MOST_RESOLVED = 256
 _BLANK = re.compile(r"\{([A-Z0-9_]+)(?::([^{}]*))?\}")
 _HOST_ONLY = re.compile(r"[a-zA-Z0-9._\-\[\]:]+")
 
@@ -110,6 +112,7 @@ class Registry:
         own = [*read_providers(self._env.get(PROVIDERS_FILE) or None), *providers]
         self._providers = {**PROVIDERS, **{p.name: p for p in own}}
         self._dialects: dict[str, Dialect] = {}
+        self._resolved: dict[str, tuple[Dialect, Target]] = {}
         self._plugins_read = False
 
     @property
@@ -123,6 +126,17 @@ class Registry:
         Raises `UnknownModelError` for a name that means nothing, and `ConfigError` when a key or
         an address is missing. The first use of a ``.gguf`` file loads it, which takes its time.
         """
+        resolved = self._resolve(name)
+        # The same object while it says the same: each run under way has one.
+        before = self._resolved.get(name)
+        if before is not None and before == resolved:
+            return before
+        if len(self._resolved) >= _MOST_RESOLVED:
+            self._resolved.clear()
+        self._resolved[name] = resolved
+        return resolved
+
+    def _resolve(self, name: str) -> tuple[Dialect, Target]:
         if name == "demo":
             return self._demo()
         address = _ADDRESS.fullmatch(name)

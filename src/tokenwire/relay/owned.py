@@ -11,7 +11,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
+from typing import Protocol
 
 from tokenwire.errors import (
     FencedError,
@@ -23,7 +24,7 @@ from tokenwire.errors import (
     TokenwireError,
 )
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Control, Event, RunStatus
+from tokenwire.events.model import ApprovalAnswer, Control, Event, RunStatus
 from tokenwire.log.base import Store
 from tokenwire.observe.facts import RunLeft
 from tokenwire.observe.hooks import report
@@ -40,13 +41,50 @@ from tokenwire.relay.takeover.ladder import failure, start_of, write_end
 from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
 from tokenwire.run.engine import Engine
 from tokenwire.run.inbox import Inbox
+from tokenwire.run.plan import Plan
 
-__all__ = ["OwnedRun"]
+__all__ = ["OwnMailbox", "OwnedRun", "Owner"]
 
 _log = logging.getLogger("tokenwire.relay")
 
 #: Seconds within which the loop has made something of a command.
 _TURN_SECONDS = 5.0
+
+
+class Owner(Protocol):
+    """Who has the run, and hears what becomes of it."""
+
+    #: What waits for people.
+    waiting: WaitingIndex
+
+    async def command(self, run: str, command: ApprovalAnswer) -> None:
+        """Send it a command in the order of its mailbox. Raises `LogError`."""
+        ...
+
+    def ended(self, owned: OwnedRun) -> None:
+        """Its work is over."""
+        ...
+
+    def failed(self, run: str, error: Exception) -> None:
+        """It failed without an end in its log."""
+        ...
+
+    def waits_changed(self, plan: Plan, fold: Fold) -> None:
+        """What it waits for is another."""
+        ...
+
+
+class OwnMailbox:
+    """Where a run sends commands to itself. (A function of the two would take four times as much of
+    each run.)"""
+
+    __slots__ = ("_owner", "_run")
+
+    def __init__(self, owner: Owner, run: str) -> None:
+        self._owner, self._run = owner, run
+
+    async def __call__(self, command: ApprovalAnswer) -> None:
+        await self._owner.command(self._run, command)
 
 
 class OwnedRun:
@@ -55,20 +93,17 @@ class OwnedRun:
     __slots__ = (
         "_checking",
         "_delivered",
-        "_ended",
-        "_failed",
         "_first",
-        "_index",
         "_is_new",
         "_listed_changes",
         "_listing",
+        "_owner",
         "_pending",
         "_seen_commands",
         "_store",
         "_tasks",
         "_unsubscribe",
         "_waiting_since",
-        "_waits",
         "has_expired",
         "inbox",
         "look",
@@ -84,22 +119,17 @@ class OwnedRun:
         loop: Engine,
         inbox: Inbox,
         producer: Producer,
+        owner: Owner,
         *,
-        ended: Callable[[OwnedRun], None],
-        failed: Callable[[str, Exception], None],
-        waits: Callable[[str, Fold], None] | None = None,
-        index: WaitingIndex | None = None,
         is_new: bool = True,
         first: list[Event] | None = None,
     ) -> None:
         self.run = producer.run
         self.inbox, self.producer, self.loop = inbox, producer, loop
-        self._store, self._first, self._ended = store, first or [], ended
-        self._failed = failed
-        #: Called when what the run waits for is another.
-        self._waits = waits
+        self._store, self._owner, self._is_new = store, owner, is_new
+        #: What is written before what the loop says.
+        self._first = first
         #: The index of what waits for people, as far as it is this run's.
-        self._index, self._is_new = index, is_new
         self._listing: RunWaits | None = None
         self._listed_changes = 0
         self._seen_commands = 0
@@ -261,7 +291,7 @@ class OwnedRun:
             if not self._store.shared or isinstance(error, StoreFullError):
                 await self._fail(error)
             else:  # another worker may resume it; who reads it here need not wait for that
-                self._failed(self.run, error)
+                self._owner.failed(self.run, error)
                 self._tell_left("store")
         except asyncio.CancelledError:
             raise
@@ -284,8 +314,9 @@ class OwnedRun:
             await listing.settle(self.loop.fold)
 
     def _made_listing(self) -> RunWaits | None:
-        if self._listing is None and self._index is not None and self.loop.fold.approval_changes:
-            self._listing = RunWaits(self._index, self._store, self.run, is_new=self._is_new)
+        if self._listing is None and self.loop.fold.approval_changes:
+            index = self._owner.waiting
+            self._listing = RunWaits(index, self._store, self.run, is_new=self._is_new)
         return self._listing
 
     async def _write_listed(self, batch: list[Event]) -> None:
@@ -300,8 +331,8 @@ class OwnedRun:
     def _tell_waits(self, before: list[str] | None) -> list[str]:
         """Report what the run waits for, if it is another than ``before``."""
         waiting = self.loop.fold.waiting
-        if waiting != before and self._waits is not None:
-            self._waits(self.run, self.loop.fold)
+        if waiting != before:
+            self._owner.waits_changed(self.loop.plan, self.loop.fold)
         return waiting
 
     def _tell_left(self, why: str) -> None:
@@ -312,7 +343,7 @@ class OwnedRun:
         self._unsubscribe()
         if self.loop.plan.allowance is not None:
             self.loop.plan.allowance.close()
-        self._ended(self)
+        self._owner.ended(self)
 
     async def _fail(self, error: TokenwireError) -> None:
         """End the run after the last record of its log, which the loop may be ahead of."""
@@ -334,14 +365,14 @@ class OwnedRun:
                 ending=self.producer.ending,
             )
             self.loop.tell_end(replay.fold)
-            if self._index is not None and replay.fold.approvals:
-                listing = RunWaits(self._index, self._store, self.run, is_new=False)
+            if replay.fold.approvals:
+                listing = RunWaits(self._owner.waiting, self._store, self.run, is_new=False)
                 await listing.settle(replay.fold)
         except LogError as end_error:
             _log.error("run %s could not be ended: %s", self.run, end_error)
-            self._failed(self.run, error)
+            self._owner.failed(self.run, error)
             self._tell_left("fenced" if isinstance(end_error, FencedError) else "store")
         except Exception:
             _log.exception("run %s could not be ended", self.run)
-            self._failed(self.run, error)
+            self._owner.failed(self.run, error)
             self._tell_left("store")

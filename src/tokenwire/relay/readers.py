@@ -72,25 +72,26 @@ class Readers:
         self._reading: Counter[str] = Counter()
         self._owned: dict[str, tuple[str, Callable[[Control], None]]] = {}
         self._stops: dict[str, asyncio.TimerHandle] = {}
-        self._listeners: dict[str, dict[_Listening, None]] = {}
+        self._listeners: dict[str, list[_Listening]] = {}
 
     def listen(self, run: str, fail: Callable[[Exception], None]) -> Callable[[], None]:
         """Call ``fail`` when the run fails here without an end in its log; returns the call that
         ends this."""
         listening = _Listening(self, run, fail)
-        self._listeners.setdefault(run, {})[listening] = None
+        self._listeners.setdefault(run, []).append(listening)
         return listening
 
     def deafen(self, run: str, listening: _Listening) -> None:
         """End what `listen` began."""
-        listeners = self._listeners.get(run, {})
-        listeners.pop(listening, None)
-        if not listeners:
-            self._listeners.pop(run, None)
+        listeners = self._listeners.get(run)
+        if listeners is not None and listening in listeners:
+            listeners.remove(listening)
+            if not listeners:
+                del self._listeners[run]
 
     def fail(self, run: str, error: Exception) -> None:
         """Tell everybody who reads ``run`` here: nothing that the log has would tell them."""
-        for listening in list(self._listeners.get(run, {})):
+        for listening in list(self._listeners.get(run, ())):
             listening.fail(error)
 
     def own(self, run: str, policy: str, stop: Callable[[Control], None]) -> None:

@@ -38,7 +38,7 @@ from tokenwire.relay.description import RunMeta, scope_of_run
 from tokenwire.relay.documents.private import PrivateDocuments
 from tokenwire.relay.feed.presence import Presence
 from tokenwire.relay.outbox import OnEnd, OnEndAlone, Outbox
-from tokenwire.relay.owned import OwnedRun
+from tokenwire.relay.owned import OwnedRun, OwnMailbox
 from tokenwire.relay.owner import new_owner
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.push.deliveries import PushDeliveries
@@ -365,6 +365,8 @@ class Worker:
         limits = meta.limits or self._limits
         times = [meta.approval_timeout, limits.approval_timeout, self._limits.approval_timeout]
         shortest = min((time for time in times if time is not None), default=None)
+        if shortest == limits.approval_timeout:
+            return limits
         return msgspec.structs.replace(limits, approval_timeout=shortest)
 
     async def unlist(self, info: LogInfo, meta: RunMeta) -> None:
@@ -424,7 +426,7 @@ class Worker:
             documents=(
                 PrivateDocuments(self.store, plan.run, epoch) if plan.agent is not None else None
             ),
-            mailbox=partial(self._command, plan.run),
+            mailbox=OwnMailbox(self, plan.run),
         )
         loop = make_engine(setup)
         loop.sink = producer
@@ -433,12 +435,9 @@ class Worker:
             loop,
             inbox,
             producer,
-            ended=self._ended,
-            failed=self.readers.fail,
-            waits=partial(self._waits, plan),
-            index=self.waiting,
+            self,
             is_new=replay is None,
-            first=list(first),
+            first=[*first] or None,
         )
         if replay is not None:
             owned.waits_since(replay.waiting_since)
@@ -453,21 +452,26 @@ class Worker:
         if plan.scope is not None:
             self.feeds.tell_run(plan.scope, plan.run)
 
-    def _waits(self, plan: Plan, run: str, fold: Fold) -> None:
+    def waits_changed(self, plan: Plan, fold: Fold) -> None:
         """What a run of this process waits for is another now."""
         if self.outbox is not None:
-            self.outbox.waits(run, fold)
+            self.outbox.waits(plan.run, fold)
         if plan.scope is not None:
-            self.feeds.tell_waits(plan.scope, run, fold)
+            self.feeds.tell_waits(plan.scope, plan.run, fold)
 
-    async def _command(self, run: str, command: ApprovalAnswer) -> None:
+    def failed(self, run: str, error: Exception) -> None:
+        """A run of this process failed without an end in its log: its readers here hear of it."""
+        self.readers.fail(run, error)
+
+    async def command(self, run: str, command: ApprovalAnswer) -> None:
         """A command of this process to a run of its own, in the order of the mailbox."""
         await self.store.command(run, encode_command(command))
         owned = self.owned.get(run)
         if owned is not None:
             await owned.check_commands()
 
-    def _ended(self, owned: OwnedRun) -> None:
+    def ended(self, owned: OwnedRun) -> None:
+        """A run is this process's no more: it has ended, or another one has it."""
         self.census.remove(owned.loop.plan.principal, owned.run, owned)
         if self.owned.get(owned.run) is owned:
             del self.owned[owned.run]

@@ -269,8 +269,9 @@ class ToolSet:
         return [entry.spec for entry in self]
 
     def allowed(self, principal: str) -> ToolSet:
-        """The tools that ``principal`` may use."""
-        return ToolSet(entry for entry in self if entry.allows(principal))
+        """The tools that ``principal`` may use; all of them are this set itself."""
+        allowed = [entry for entry in self if entry.allows(principal)]
+        return self if len(allowed) == len(self) else ToolSet(allowed)
 
 
 def _raw(name: str, schema: dict[str, Any]) -> Signature:

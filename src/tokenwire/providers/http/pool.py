@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from tokenwire.errors import NetworkError, ProtocolError
@@ -59,10 +60,9 @@ class Pool:
         `OSError` while connecting, then `NetworkError` and `ProtocolError`.
         """
         parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        host, port = parts.hostname or "", parts.port or (443 if tls else 80)
+        host, port, tls = _place(parts)
         proxy = self._proxies.of(host, port, tls=tls) if self._proxies is not None else None
-        route = Route(host, port, tls, proxy)
+        route = _route(host, port, tls, proxy)
         data = _head_bytes(method, parts, _over_proxy(route, headers), body, route)
         while (idle := self._take(route)) is not None:
             try:
@@ -172,6 +172,15 @@ class Pool:
     def _tls_context(self) -> ssl.SSLContext:
         return self._context or _default_context()
 
+
+@lru_cache(maxsize=256)
+def _place(parts: SplitResult) -> tuple[str, int, bool]:
+    tls = parts.scheme == "https"
+    return parts.hostname or "", parts.port or (443 if tls else 80), tls
+
+
+#: Connections of one route share it, as there may be thousands.
+_route = lru_cache(maxsize=256)(Route)
 
 _contexts: list[ssl.SSLContext] = []
 
