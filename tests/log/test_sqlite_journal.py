@@ -422,6 +422,105 @@ def test_the_journal_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run(SQLiteStore(f"{tmp_path}/log.db"), case)
 
 
+def test_the_write_ahead_log_is_moved_between_commits(tmp_path: Path) -> None:
+    """Readers wait for a commit, so SQLite has nothing to move into the file within one."""
+
+    async def case(store: SQLiteStore) -> None:
+        half = store._writer
+        assert half is not None
+        half._connection.execute("PRAGMA wal_autocheckpoint=0")
+        await store.create("s", owner="me")
+        for number in range(1, 400):
+            await store.append("s", epoch=1, first=number, records=[b"x" * 20_000])
+        assert Path(f"{store.path}-wal").stat().st_size < 5 << 20
+        assert len(await everything(store, "s")) == 399
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_the_write_ahead_log_waits_where_it_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case(store: SQLiteStore) -> None:
+        half = store._writer
+        assert half is not None
+        await store.create("s", owner="me")
+        failures: list[Exception] = [
+            sqlite3.OperationalError("disk I/O error"),
+            StoreUnavailableError("another process holds the lock of the store"),
+        ]
+        steps: list[None] = []
+
+        def step(connection: sqlite3.Connection) -> None:
+            steps.append(None)
+            if failures:
+                raise failures.pop()
+
+        monkeypatch.setattr(half._checkpoints, "step", step)
+        monkeypatch.setattr(half._checkpoints, "is_due", lambda idle: True)
+        for number in range(1, 5):
+            done = await store.append("s", epoch=1, first=number, records=[b"x"])
+            assert done.status == "ok"
+        assert len(steps) >= 3
+        assert not failures
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_pages_and_rows_that_are_due_at_once_are_spread_over_commits(
+    tmp_path: Path, small_bounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each commit takes a share of them, so they neither hold one up nor pile up."""
+    logs, size = 40, 100
+    for name, value in (("SHARE_OF_LOGS", 8), ("BYTES_TOGETHER", 1000), ("MOST_ROWS", 1000)):
+        monkeypatch.setattr(maintenance, name, value)
+    monkeypatch.setattr(heads, "MOST_HEADS", 100)
+
+    async def case(store: SQLiteStore) -> None:
+        half = store._writer
+        assert half is not None
+        names = [f"s{number}" for number in range(logs)]
+        await asyncio.gather(*(store.create(name, owner="me") for name in names))
+        journal, pager = half._journal, half._pager
+        cuts: list[tuple[int, int]] = []
+        drops: list[tuple[int, int]] = []
+        cut, deletable, drop = pager._cut, pager._deletable, journal.drop
+        due: list[int] = []
+
+        def counted(*arguments: Any) -> Any:
+            due.append(len(pager.due) + 1)
+            return cut(*arguments)
+
+        def dropped(last: int) -> None:
+            total, before = sum(deletable()), journal.size
+            drop(last)
+            drops.append((total, before - journal.size))
+
+        monkeypatch.setattr(pager, "_cut", counted)
+        monkeypatch.setattr(journal, "drop", dropped)
+        for number in range(1, 13):
+            await asyncio.gather(
+                *(
+                    store.append(name, epoch=1, first=number, records=[b"x" * size])
+                    for name in names
+                )
+            )
+            cuts.append((max(due, default=0), len(due)))
+            due.clear()
+        while pager.due or deletable():
+            await store.append("s0", epoch=1, first=number + 1, records=[b"x"])
+            cuts.append((max(due, default=0), len(due)))
+            due.clear()
+            number += 1
+        assert max(count for _, count in cuts) > 1
+        assert all(count <= max(1, most // 8) for most, count in cuts)
+        row = logs * (size + 16)
+        assert all(piece <= max(1000, total // 4) + row for total, piece in drops)
+        assert sum(piece for _, piece in drops) > 10 * row
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
 def test_a_full_page_of_each_log_is_one_row(tmp_path: Path) -> None:
     async def case(store: SQLiteStore) -> None:
         names = [f"s{number}" for number in range(20)]

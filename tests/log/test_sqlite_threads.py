@@ -178,6 +178,41 @@ def test_looking_for_commits_of_others_may_fail(tmp_path: Path) -> None:
     run(SQLiteStore(f"{tmp_path}/log.db"), case)
 
 
+def test_work_between_groups_comes_after_the_answer_and_may_fail(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        begun, both_there, answered = (threading.Event() for _ in range(3))
+        rests: list[bool] = []
+
+        def rest(idle: bool) -> None:
+            assert answered.wait(20)
+            rests.append(idle)
+            raise ValueError("the disk has it that way")
+
+        thread = JobThread("resting", lambda jobs: [job.act(None) for job in jobs], rest=rest)
+        first = thread.ask(Job(lambda _: begun.set() or both_there.wait(20)))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        second = thread.ask(Job(lambda _: 2))  # a group of its own, which waits in the queue
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        both_there.set()
+        assert await first is True
+        assert rests == []
+        answered.set()
+        assert await second == 2
+        for _ in range(5000):
+            if len(rests) == 2:
+                break
+            await asyncio.sleep(0.001)
+        assert rests == [False, True]
+        await thread.close()
+
+    asyncio.run(main())
+    assert caplog.text.count("work between two groups of the thread resting failed") == 2
+
+
 def test_a_thread_that_hangs_answers_at_the_deadline_and_goes_on() -> None:
     """As on a disk that does not come back: what had no answer in time failed, and is not done
     later, unless it was under way."""

@@ -3,7 +3,8 @@ that hold nothing else are deleted, free space is given back.
 
 Always true: each step holds the file for a bounded time. Pages are written in the transaction of a
 later append, so they cost no commit of their own, and are there with it or not at all; a row of the
-journal goes only after every record in it is in a page or was erased.
+journal goes only after every record in it is in a page or was erased. What would be much at once
+is spread over transactions, as readers wait for what is appended in each.
 """
 
 from __future__ import annotations
@@ -24,23 +25,32 @@ from tokenwire.log.sqlite.pages import (
     page_tail,
 )
 
-__all__ = ["Pager", "PagingError", "empty_wal", "vacuum"]
+__all__ = ["COMMIT_BYTES", "Checkpoints", "Pager", "PagingError", "empty_wal", "vacuum"]
 
 _log = logging.getLogger("tokenwire.log")
 
-#: Logs whose records go into pages in one transaction.
+#: Logs whose records go into pages in one transaction, or the share of all that are due.
 MOST_LOGS = 16
+SHARE_OF_LOGS = 32
 
 #: Rows and bytes of the journal from which on the oldest records go into pages that are not full.
 MOST_ROWS = 4096
 MOST_BYTES = 8 << 20
 
 #: Rows and bytes that are left for other processes, which hear of records by them; and what is
-#: deleted together.
+#: deleted together: so many bytes at least, or the share of all that may go.
 LEAST_ROWS = 128
 LEAST_BYTES = 2 << 20
 ROWS_TOGETHER = 32
-BYTES_TOGETHER = 1 << 20
+BYTES_TOGETHER = 256 << 10
+SHARE_OF_BYTES = 4
+
+#: Bytes that were written, from which on the write-ahead log is moved into the file between two
+#: groups; and though the next one waits. At 1,000 pages SQLite does it inside of a commit.
+CHECKPOINT_BYTES = 1 << 20
+MOST_UNMOVED = 2 << 20
+#: Bytes that a commit writes beside what it is given, about.
+COMMIT_BYTES = 8 << 10
 
 #: Seconds without pages after a failure.
 PAUSE_SECONDS = 10.0
@@ -50,12 +60,32 @@ class PagingError(Exception):
     """Pages could not be written, or rows not be deleted."""
 
 
-class Pager:
-    """Lives in the writer thread; `step` is called in its transactions."""
+class Checkpoints:
+    """When the write-ahead log is moved into the file: after commits were answered, and in small
+    steps, so that no reader waits for it. Lives in the writer thread."""
 
-    def __init__(self, journal: Journal, heads: Heads) -> None:
+    def __init__(self) -> None:
+        #: What was written since the last one, about.
+        self.bytes = 0
+
+    def is_due(self, is_idle: bool) -> bool:
+        """``is_idle``: whether no job waits."""
+        return self.bytes >= (CHECKPOINT_BYTES if is_idle else MOST_UNMOVED)
+
+    def step(self, connection: sqlite3.Connection) -> None:
+        """Move what no reader of an older state needs, without waiting for any."""
+        self.bytes = 0
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+class Pager:
+    """Lives in the writer thread; `step` is called in its transactions. ``checkpoints`` counts what
+    it writes."""
+
+    def __init__(self, journal: Journal, heads: Heads, checkpoints: Checkpoints) -> None:
         self._journal = journal
         self._heads = heads
+        self._checkpoints = checkpoints
         #: Logs that have a whole page of records in the journal, or have ended, by number.
         self.due: dict[int, Head] = {}
         #: Last offsets in pages, where known.
@@ -96,7 +126,8 @@ class Pager:
         self._paged_until = max(self._paged_until, self._journal.first - 1)
         sids: list[int] = []
         pages: list[Page] = []
-        most = max(MOST_LOGS, len(self.due) // 8)  # however many end at once, they do not pile up
+        # However many are due at once, they do not pile up.
+        most = max(MOST_LOGS, len(self.due) // SHARE_OF_LOGS)
         while self.due and len(sids) < most:
             sid = next(iter(self.due))
             pages += self._cut(connection, self.due.pop(sid), flush)
@@ -104,12 +135,16 @@ class Pager:
         journal = self._journal
         if journal.size > MOST_BYTES or len(journal.rows) > MOST_ROWS:
             flush()  # so that what is read of a log is all of it, and its pages are there
-            insert(connection, pages)
+            self._insert(connection, pages)
             pages += self._cut_oldest(connection, sids)
-        if pages:
-            insert(connection, pages)
+        self._insert(connection, pages)
         self._trim(connection)
         return sids
+
+    def _insert(self, connection: sqlite3.Connection, pages: list[Page]) -> None:
+        """Store ``pages``, and empty the list."""
+        self._checkpoints.bytes += sum(len(data) for _, _, _, data in pages)
+        insert(connection, pages)
 
     def _cut(
         self, connection: sqlite3.Connection, head: Head, flush: Callable[[], None]
@@ -194,19 +229,32 @@ class Pager:
             if self._undone(connection, row) is not None:
                 break
             self._paged_until += 1
-        count, size = len(journal.rows), journal.size
-        if self._paged_until - journal.first + 1 < ROWS_TOGETHER and size < LEAST_BYTES:
+        sizes = self._deletable()
+        total = sum(sizes)
+        if len(sizes) < ROWS_TOGETHER and total < BYTES_TOGETHER:
             return
-        last = journal.first - 1
-        while last < min(self._paged_until, journal.last - 1):
+        most, size, last = max(BYTES_TOGETHER, total // SHARE_OF_BYTES), 0, journal.first - 1
+        for row_size in sizes:
+            if size >= most:
+                break
+            size += row_size
+            last += 1
+        self._checkpoints.bytes += size
+        connection.execute("DELETE FROM journal WHERE id <= ?", (last,))
+        journal.drop(last)
+
+    def _deletable(self) -> list[int]:
+        """The sizes of the oldest rows that may go."""
+        journal = self._journal
+        sizes: list[int] = []
+        count, size = len(journal.rows), journal.size
+        for number in range(journal.first, min(self._paged_until + 1, journal.last)):
             if count <= LEAST_ROWS and size <= LEAST_BYTES:
                 break
-            last += 1
+            sizes.append(journal.rows[number].size)
             count -= 1
-            size -= journal.rows[last].size
-        if last - journal.first + 1 >= ROWS_TOGETHER or journal.size - size >= BYTES_TOGETHER:
-            connection.execute("DELETE FROM journal WHERE id <= ?", (last,))
-            journal.drop(last)
+            size -= sizes[-1]
+        return sizes
 
 
 def vacuum(connection: sqlite3.Connection, seconds: float) -> int:

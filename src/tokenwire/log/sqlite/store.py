@@ -107,7 +107,11 @@ class SQLiteStore:
         await asyncio.to_thread(self._open)
         writer, reader = cast(Writer, self._writer), cast(Reader, self._reader)
         self._writes = JobThread(
-            "tokenwire-write", writer.work, on_done=self._committed, deadline=self._deadline
+            "tokenwire-write",
+            writer.work,
+            on_done=self._committed,
+            rest=writer.rest,
+            deadline=self._deadline,
         )
         self._reads = JobThread(
             "tokenwire-read",

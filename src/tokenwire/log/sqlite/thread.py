@@ -54,8 +54,10 @@ class _Group:
 class JobThread:
     """``work(jobs)`` runs in the thread and returns one result or exception per job.
 
-    ``on_done(jobs, results)`` then runs on the loop, before the futures are resolved. With
-    ``idle``, ``poll`` runs in the thread every ``idle`` seconds while `polling` is set.
+    ``on_done(jobs, results)`` then runs on the loop, before the futures are resolved.
+    ``rest(is_idle)`` runs in the thread when a group has been answered; ``is_idle``: whether no
+    other one waits. With ``idle``, ``poll`` runs in the thread every ``idle`` seconds while
+    `polling` is set.
     ``deadline``: seconds after which a job is answered with `StoreUnavailableError`.
     """
 
@@ -65,12 +67,14 @@ class JobThread:
         work: Callable[[list[Job]], Sequence[Any]],
         *,
         on_done: Callable[[list[Job], Sequence[Any]], None] | None = None,
+        rest: Callable[[bool], None] | None = None,
         poll: Callable[[], None] | None = None,
         idle: float = 0.01,
         deadline: float = DEADLINE,
     ) -> None:
         self._work = work
         self._on_done = on_done
+        self._rest = rest
         self._poll = poll
         self._idle = idle
         self._deadline = deadline
@@ -139,11 +143,17 @@ class JobThread:
             jobs = groups[0].jobs if len(groups) == 1 else [j for g in groups for j in g.jobs]
             if jobs:
                 self.tell(self._answer, groups, jobs, self._results(jobs))
+                if self._rest is not None:
+                    self._try(self._rest, self._queue.empty())
             if self._polling and self._poll is not None and not ended:
-                try:
-                    self._poll()
-                except Exception:
-                    _log.exception("looking for commits of other processes failed")
+                self._try(self._poll)
+
+    def _try(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call what nobody waits for: the thread outlives it."""
+        try:
+            call(*arguments)
+        except Exception:
+            _log.exception("work between two groups of the thread %s failed", self._thread.name)
 
     def _next(self) -> tuple[list[_Group], bool]:
         """The groups to work on, and whether they are the last."""

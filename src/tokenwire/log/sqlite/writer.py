@@ -23,7 +23,12 @@ from tokenwire.log.sqlite.acts import Acts
 from tokenwire.log.sqlite.heads import Head, Heads, name_hash
 from tokenwire.log.sqlite.journal import WIDTH, Journal
 from tokenwire.log.sqlite.lock import FileLock
-from tokenwire.log.sqlite.maintenance import Pager, PagingError
+from tokenwire.log.sqlite.maintenance import (
+    COMMIT_BYTES,
+    Checkpoints,
+    Pager,
+    PagingError,
+)
 from tokenwire.log.sqlite.pages import PAGE_RECORDS, pack, unpack
 from tokenwire.log.sqlite.reader import read_one
 from tokenwire.log.sqlite.schema import (
@@ -101,7 +106,8 @@ class Writer(Acts):
         self.identity = secrets.token_hex(8)
         self._journal = Journal()
         self._heads = Heads(self._journal)
-        self._pager = Pager(self._journal, self._heads)
+        self._checkpoints = Checkpoints()
+        self._pager = Pager(self._journal, self._heads, self._checkpoints)
         #: When this looked for commits of other processes (`time.monotonic`), and how often there
         #: were some.
         self.looked, self.foreign = 0.0, 0
@@ -144,6 +150,19 @@ class Writer(Acts):
         except LogError as error:
             return [error] * len(jobs)
 
+    def rest(self, is_idle: bool) -> None:
+        """Do what no job waits for, after jobs were answered. ``is_idle``: no others wait."""
+        if not self._checkpoints.is_due(is_idle):
+            return
+        try:
+            self._lock.take()
+            try:
+                self._checkpoints.step(self._connection)
+            finally:
+                self._lock.release()
+        except (LogError, sqlite3.Error) as error:  # the next commits, or a later step, meet it
+            _log.debug("the write-ahead log stays as it is: %s", error)
+
     def _one_by_one(self, job: Job) -> Any:
         if type(job) is not Maintenance:
             return self._alone(job)
@@ -183,6 +202,7 @@ class Writer(Acts):
                 self._mark(sid)
             self._leave_wake()
             connection.execute("COMMIT")
+            self._checkpoints.bytes += COMMIT_BYTES
             return results
         except (LogError, PagingError):
             self._undo()
@@ -279,6 +299,7 @@ class Writer(Acts):
 
     def _write_row(self, hashes: bytes) -> None:
         connection, journal = self._connection, self._journal
+        self._checkpoints.bytes += self._size
         journal.write(connection, self.identity, self._numbers, self._records, hashes)
         self._records.clear()
         self._numbers = array("I")
