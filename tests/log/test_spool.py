@@ -14,7 +14,16 @@ from tokenwire.errors import FencedError, LogError, StoreUnavailableError
 from tokenwire.events.model import TextDelta
 from tokenwire.log import spool as spools
 from tokenwire.log.base import Appended, Page
-from tokenwire.log.spool import MOST_LANDED, STALL_SECONDS, Batch, Outcome, Spool, Spools
+from tokenwire.log.spool import (
+    MOST_LANDED,
+    MOST_PACE,
+    PACES,
+    STALL_SECONDS,
+    Batch,
+    Outcome,
+    Spool,
+    Spools,
+)
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.record import verify
 
@@ -474,3 +483,33 @@ def test_close_gives_the_store_what_is_there() -> None:
         assert [type(each) for each in told] == [LogError]
 
     asyncio.run(main())
+
+
+def pace(last: int, beside: float) -> float:
+    tails = Spools(lambda batch: None)
+    tails._last, tails.beside = last, beside
+    return tails._pace()
+
+
+def test_a_process_alone_waits_as_its_last_group_says() -> None:
+    assert [pace(last, 0.0) for last in (0, 2)] == [0.0, 0.0]
+    for count, seconds in PACES:
+        assert pace(count, 0.0) == pace(count + 1, 0.0) == seconds
+
+
+@given(st.integers(0, 3000), st.floats(0.0, 5000.0), st.floats(0.0, 5000.0))
+def test_other_processes_make_groups_rarer_and_nobody_waits_long(
+    last: int, beside: float, more: float
+) -> None:
+    assert pace(last, 0.0) <= pace(last, beside) <= pace(last, beside + more) <= MOST_PACE
+
+
+@given(st.integers(1, 8), st.sampled_from([3, 8, 16, 100]), st.integers(1, 20))
+def test_processes_that_share_a_load_send_no_more_groups_than_one(
+    processes: int, count: int, times: int
+) -> None:
+    """As long as that is not longer than anybody may wait."""
+    records = count * times
+    alone = pace(records, 0.0)
+    shared = pace(records, records * (processes - 1.0))
+    assert shared == MOST_PACE or shared >= alone * processes * 0.999

@@ -774,8 +774,10 @@ def test_what_is_erased_is_in_no_page_and_no_row(tmp_path: Path, how: str, count
     run(again, look)
 
 
-def test_a_log_is_looked_up_in_its_own_rows_alone() -> None:
-    """However many rows the journal has; and rows that went leave nothing behind."""
+@pytest.mark.parametrize("looks", [0.0, 0.05, 1.0])
+def test_a_log_is_looked_up_in_its_own_rows_alone(looks: float) -> None:
+    """However many rows the journal has, and whenever somebody looks one up; and rows that went
+    leave nothing behind."""
     rows_of: dict[int, list[int]] = {}
     book = journal.Journal()
     chance = random.Random(7)
@@ -790,16 +792,33 @@ def test_a_log_is_looked_up_in_its_own_rows_alone() -> None:
                 numbers.extend((sid, tails[sid], 1, 0))
                 rows_of.setdefault(sid, []).append(number)
         book.add(number, numbers, len(numbers) // 4)
+        if chance.random() < looks:
+            sid = chance.randint(1, 310)
+            assert [entry.row for entry in book.entries(sid, 0)] == rows_of.get(sid, [])
     for last in (0, 400, 1000):
         book.drop(last)
         for sid in range(1, 310):
             expected = [number for number in rows_of.get(sid, []) if number > last]
-            assert list(book._places.get(sid, ())) == expected
             assert [entry.row for entry in book.entries(sid, 0)] == expected
+            assert list(book._places.get(sid, ())) == expected
             assert book.end(sid, 5) == (max(tails[sid], 5) if expected else 5)
     assert not book._places
     assert not book.rows
     assert book.size == 0
+
+
+def test_rows_that_go_before_anybody_looks_are_never_taken_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    book, apart = journal.Journal(), []
+    lasts = journal._lasts
+    monkeypatch.setattr(journal, "_lasts", lambda numbers: apart.append(1) or lasts(numbers))
+    for number in range(1, 101):
+        book.add(number, array("I", (number % 7 + 1, number, 1, 0)), 1)
+        book.drop(number - 10)
+    assert apart == []
+    assert [entry.row for entry in book.entries(3, 0)] == [93, 100]
+    assert len(apart) == 10
 
 
 def test_large_commits_are_several_rows(tmp_path: Path) -> None:

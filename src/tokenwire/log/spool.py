@@ -3,8 +3,9 @@
 Always true: records of a log reach the store in their order, and its readers only after the store
 has them; one group is under way at a time, unless somebody else writes and takes the next along. A
 group that begins while few records come leaves in its own turn of the event loop; where groups
-carry many, the next one waits a moment for more, since what a group costs hardly depends on how
-much it carries. What the store refuses ends its spool: whoever appends hears why, from `landed` on.
+carry many, of this process or of others, the next one waits a moment for more, since what a group
+costs hardly depends on how much it carries. What the store refuses ends its spool: whoever appends
+hears why, from `landed` on.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ STALL_SECONDS = 1.0
 
 #: Records of the last group from which on the next one begins so many seconds after it.
 PACES = ((100, 0.010), (16, 0.006), (8, 0.004), (3, 0.003))
+#: Seconds between two groups at most where other processes write to the store as well.
+MOST_PACE = 0.015
 
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16
@@ -168,6 +171,9 @@ class Spools(Tails):
         self.seconds = 0.0
         self._batches = self._bytes = 0
         self._begun, self._last = 0.0, 0
+        #: Records that other processes give the store for each group of this one. All processes
+        #: together send as many groups as one with all of the records would.
+        self.beside = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -221,14 +227,21 @@ class Spools(Tails):
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         self.is_due = True
+        pause = self._begun + self._pace() - loop.time()
+        if pause > 0.0005:
+            self._timer = loop.call_later(pause, self.hand_over)
+        else:
+            loop.call_soon(self.hand_over)
+
+    def _pace(self) -> float:
+        """Seconds between the beginnings of the last group and the next."""
+        last, beside = self._last, self.beside
         for count, pace in self.paces:
-            if self._last >= count:
-                pause = self._begun + pace - loop.time()
-                if pause > 0.0005:
-                    self._timer = loop.call_later(pause, self.hand_over)
-                    return
-                break
-        loop.call_soon(self.hand_over)
+            if last + beside >= count:
+                if beside and pace < MOST_PACE:
+                    return min(pace * (1 + beside / max(last, 1)), MOST_PACE)
+                return pace
+        return 0.0
 
     def hand_over(self) -> None:
         """Give the store what is here."""

@@ -6,7 +6,7 @@ that ends a subscription, its own or another's, disturbs nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from tokenwire.log.base import Take, Wake
 
@@ -57,6 +57,10 @@ class Wakes:
     def logs(self) -> list[str]:
         """The logs that somebody waits for."""
         return list(self._all)
+
+    def awaited(self) -> Container[str]:
+        """The same, at any time, for another thread."""
+        return self._all.keys()
 
     def subscribe(
         self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from array import array
 from collections.abc import Callable, Iterable
 
 from tokenwire.errors import GoneError, NotFoundError, TokenwireError
@@ -118,11 +119,12 @@ class Heads:
             if not names:
                 del self._names[number]
 
-    def forget_number(self, sid: int) -> None:
-        """Another process appended to the log, wrote pages of it, or erased it."""
-        head = self._numbered.get(sid)
-        if head is not None:
-            self.forget(head.name)
+    def forget_numbers(self, sids: array[int]) -> None:
+        """Another process appended to these logs, wrote pages of them, or erased them."""
+        numbered = self._numbered
+        if not numbered.keys().isdisjoint(sids):
+            for sid in set(sids) & numbered.keys():
+                self.forget(numbered[sid].name)
 
     def forget_hashes(self, hashes: Iterable[int]) -> None:
         """Another process touched the logs of these hashes."""

@@ -9,25 +9,29 @@ both; the page counts then. What is known of the rows here is what the transacti
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
+import threading
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 from tokenwire.errors import StoreDamagedError
 from tokenwire.log.sqlite.pages import pack, page_tail, unpack
-from tokenwire.log.sqlite.schema import damaged
+from tokenwire.log.sqlite.schema import checksum, damaged
 
-__all__ = ["WIDTH", "Commit", "Entry", "Journal", "Row"]
+__all__ = ["WIDTH", "Commit", "Entry", "Heard", "Hearing", "Journal", "Row"]
 
 #: Numbers of one entry: the log's number, offset, length, checksum. Offset 0: no record, but
 #: something else happened to the log (pages were written, it was erased). Log 0: erased bytes.
 WIDTH = 4
 
+#: The rows behind ``?``, each with the number of the first row that is there.
 ROWS = """
-SELECT id, writer, checksum, hashes, entries, length(data) FROM journal WHERE id > ? ORDER BY id
+SELECT id, writer, checksum, hashes, entries, length(data), (SELECT min(id) FROM journal)
+FROM journal WHERE id > ? ORDER BY id
 """
 
 #: ``?``: JSON, a list of ``[row, position, length]``. One row, see `pages.READ`.
@@ -76,15 +80,35 @@ def _lasts(numbers: array[int]) -> dict[int, int]:
 class Row:
     """What is known of one row of the journal."""
 
-    __slots__ = ("checked", "lasts", "numbers", "size")
+    __slots__ = ("_lasts", "checked", "numbers", "size")
 
     def __init__(self, numbers: array[int], size: int) -> None:
         self.numbers = numbers
-        #: The last offset of each log that is here; 0: no record of it.
-        self.lasts = _lasts(numbers)
+        self._lasts: dict[int, int] | None = None
         self.size = size
         #: Numbers before this one are of records that are in pages, as the pager knows.
         self.checked = 0
+
+    @property
+    def lasts(self) -> dict[int, int]:
+        """The last offset of each log that is here; 0: no record of it. Found out when it is first
+        asked for, which for most rows is never."""
+        lasts = self._lasts
+        if lasts is None:
+            lasts = self._lasts = _lasts(self.numbers)
+        return lasts
+
+    @property
+    def sids(self) -> array[int]:
+        """The number of each record's log."""
+        return self.numbers[::WIDTH]
+
+    def marks(self) -> list[int]:
+        """Numbers of the logs to which something else happened than appends."""
+        offsets = self.numbers[1::WIDTH]
+        if 0 not in offsets:
+            return []
+        return [sid for sid, offset in zip(self.sids, offsets, strict=True) if not offset]
 
     def entries(self, number: int, sid: int, after: int) -> list[Entry]:
         """The records of one log with offsets after ``after``; ``number`` is the row's own."""
@@ -134,8 +158,10 @@ class Journal:
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
         #: The rows that hold records of a log, by its number: what a log costs to look up depends
-        #: on its own rows alone.
+        #: on its own rows alone. Of the rows up to `_placed`: the others wait for a log to be
+        #: looked up, and most of them go before.
         self._places: dict[int, deque[int]] = {}
+        self._placed = 0
         self.first = 1
         self.last = 0
         self.size = 0
@@ -144,21 +170,21 @@ class Journal:
         """Know nothing: the next `catch_up` reads all."""
         self.rows.clear()
         self._places.clear()
-        self.first, self.last, self.size = 1, 0, 0
+        self.first, self.last, self.size, self._placed = 1, 0, 0, 0
 
-    def catch_up(self, connection: sqlite3.Connection) -> list[Commit] | None:
-        """The rows that are new; None when rows were missed, and all were read anew. Raises
-        `StoreDamagedError`."""
+    def catch_up(self, connection: sqlite3.Connection) -> tuple[list[Commit], bool]:
+        """The rows that are new, and whether none was missed; else they are all that are there.
+        Raises `StoreDamagedError`."""
         rows = connection.execute(ROWS, (self.last,)).fetchall()
         if not rows:
-            return []
+            return [], True
         is_whole = rows[0][0] == self.last + 1
         if not is_whole:
             self.clear()
             rows = connection.execute(ROWS, (0,)).fetchall()
             self.first = rows[0][0]
         commits: list[Commit] = []
-        for number, writer, check, hashes, entries, size in rows:
+        for number, writer, check, hashes, entries, size, _ in rows:
             if not _is_whole(number, check, hashes, entries):
                 self.clear()
                 raise StoreDamagedError(
@@ -166,23 +192,29 @@ class Journal:
                 )
             row = self.add(number, unpack(entries), size)
             commits.append(Commit(number, writer, hashes, row))
-        first = connection.execute("SELECT min(id) FROM journal").fetchone()[0]
-        self.drop(first - 1)
-        return commits if is_whole else None
+        self.drop(rows[0][-1] - 1)
+        return commits, is_whole
 
     def add(self, number: int, numbers: array[int], size: int) -> Row:
         """A row that is in the file now."""
         row = self.rows[number] = Row(numbers, size + 4 * len(numbers))
         self.last = number
         self.size += row.size
-        places = self._places
-        for sid, last in row.lasts.items():
-            if last:
-                if sid in places:
-                    places[sid].append(number)
-                else:
-                    places[sid] = deque((number,))
         return row
+
+    def _place(self) -> dict[int, deque[int]]:
+        """`_places` of all rows."""
+        places = self._places
+        for number in range(max(self._placed + 1, self.first), self.last + 1):
+            row = self.rows.get(number)
+            for sid, last in row.lasts.items() if row is not None else ():
+                if last:
+                    if sid in places:
+                        places[sid].append(number)
+                    else:
+                        places[sid] = deque((number,))
+        self._placed = self.last
+        return places
 
     def drop(self, last: int) -> None:
         """The rows up to ``last`` are gone."""
@@ -190,7 +222,8 @@ class Journal:
             row = self.rows.pop(self.first, None)
             if row is not None:
                 self.size -= row.size
-                self._forget_places(row)
+                if self.first <= self._placed:
+                    self._forget_places(row)
             self.first += 1
 
     def _forget_places(self, row: Row) -> None:
@@ -222,7 +255,7 @@ class Journal:
     def entries(self, sid: int, after: int) -> list[Entry]:
         """The records of a log that are here, after the offset ``after``."""
         entries: list[Entry] = []
-        for number in self._places.get(sid, ()):
+        for number in self._place().get(sid, ()):
             entries += self.rows[number].entries(number, sid, after)
         return entries
 
@@ -245,7 +278,7 @@ class Journal:
 
     def end(self, sid: int, paged: int) -> int:
         """The last offset of a log whose last one in a page is ``paged``."""
-        numbers = self._places.get(sid)
+        numbers = self._place().get(sid)
         return max(self.rows[numbers[-1]].lasts[sid], paged) if numbers else paged
 
     def read(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[bytes]:
@@ -269,7 +302,7 @@ class Journal:
 
     def erase(self, connection: sqlite3.Connection, sid: int) -> None:
         """Overwrite the records of a log, wherever they are here."""
-        for number in self._places.pop(sid, ()):
+        for number in self._place().pop(sid, ()):
             row = self.rows[number]
             hashes = connection.execute(
                 "SELECT hashes FROM journal WHERE id = ?", (number,)
@@ -293,3 +326,97 @@ class Journal:
         """The records of a row, joined."""
         row = connection.execute("SELECT data FROM journal WHERE id = ?", (number,)).fetchone()
         return row[0] if row is not None else b""
+
+
+#: A record of another process: log, offset, and None where it is not what it was.
+Heard = tuple[str, int, bytes | None]
+
+#: Numbers and names of logs that are remembered.
+MOST_NAMES = 50_000
+
+
+class Hearing:
+    """Tells this process's readers what other processes did to the file: each row once, in the
+    order of the rows, by the first of its two threads that looks. ``changed`` gets the name hashes
+    that they touched, and what they appended to logs that are ``awaited``; None in place of the
+    hashes means "any", where rows were missed: then every reader has to look."""
+
+    def __init__(
+        self,
+        awaited: Container[str],
+        changed: Callable[[set[int] | None, list[Heard]], None],
+    ) -> None:
+        #: What this process calls itself in its rows.
+        self.identity = secrets.token_hex(8)
+        self._awaited = awaited
+        self._changed = changed
+        self._lock = threading.Lock()
+        #: The newest row of which readers know.
+        self._newest = 0
+        self._names: dict[int, str] = {}
+
+    def begin(self, last: int) -> None:
+        """Nobody waits for what the rows up to ``last`` say."""
+        self._newest = last
+
+    def hear(
+        self,
+        connection: sqlite3.Connection,
+        journal: Journal,
+        commits: list[Commit],
+        is_whole: bool,
+    ) -> None:
+        """Tell what ``journal`` found (`Journal.catch_up`)."""
+        if not commits:
+            return
+        with self._lock:
+            before, self._newest = self._newest, max(self._newest, commits[-1].number)
+            if not is_whole and before + 1 < commits[0].number:
+                self._names.clear()
+                self._changed(None, [])
+                return
+            touched: set[int] = set()
+            appends: list[Heard] = []
+            try:
+                for commit in commits:
+                    if commit.number > before and commit.writer != self.identity:
+                        if commit.hashes:
+                            touched.update(unpack(commit.hashes))
+                        self._hear(connection, journal, commit, appends)
+            except BaseException:
+                self._changed(None, [])  # these rows are not told again
+                raise
+            if touched or appends:
+                self._changed(touched, appends)
+
+    def doubt(self) -> None:
+        """The file could not be read: let the readers find out what is wrong, by name."""
+        self._changed(None, [])
+
+    def _hear(
+        self,
+        connection: sqlite3.Connection,
+        journal: Journal,
+        commit: Commit,
+        appends: list[Heard],
+    ) -> None:
+        """The records of another process's commit that somebody here waits for."""
+        names, awaited, sids = self._names, self._awaited, commit.row.sids
+        if len(names) > MOST_NAMES:
+            names.clear()
+        for sid in set(sids).difference(names):
+            row = connection.execute("SELECT name FROM stream WHERE sid = ?", (sid,)).fetchone()
+            names[sid] = row[0] if row is not None else ""
+        readers = {sid: name for sid in sids if (name := names[sid]) in awaited}
+        if not readers:
+            return
+        data = journal.row_data(connection, commit.number)
+        numbers, position = commit.row.numbers, 0
+        for at in range(0, len(numbers), WIDTH):
+            sid, offset, size, check = numbers[at : at + WIDTH]
+            name = readers.get(sid)
+            if name is not None and offset:
+                record = data[position : position + size]
+                is_whole = checksum(record, sid, offset) == check
+                appends.append((name, offset, record if is_whole else None))
+            position += size

@@ -29,6 +29,8 @@ __all__ = ["COMMIT_BYTES", "Checkpoints", "Pager", "PagingError", "empty_wal", "
 
 _log = logging.getLogger("tokenwire.log")
 
+EXISTS = "SELECT 1 FROM stream WHERE sid = ?"
+
 #: Logs whose records go into pages in one transaction, or the share of all that are due.
 MOST_LOGS = 16
 SHARE_OF_LOGS = 32
@@ -101,9 +103,19 @@ class Pager:
         self._paged_until = 0
 
     def forget(self, sid: int) -> None:
-        """Something happened to the log, here or in another process."""
+        """The log was erased, here or in another process, or that wrote pages of it."""
         self.due.pop(sid, None)
         self._paged.pop(sid, None)
+
+    def appended(self, row: Row) -> None:
+        """A row of another process: what it says of logs that are due here may be all that is
+        known of them, and appends change nothing about pages."""
+        due, sids = self.due, row.sids
+        if not due.keys().isdisjoint(sids):
+            for sid in sids:
+                due.pop(sid, None)
+        for sid in row.marks():
+            self.forget(sid)
 
     def pause(self, error: PagingError) -> None:
         """Let the records be in the journal for `PAUSE_SECONDS`."""
@@ -215,8 +227,9 @@ class Pager:
     def _paged_tail(self, connection: sqlite3.Connection, sid: int) -> int:
         tail = self._paged.get(sid)
         if tail is None:
-            exists = connection.execute("SELECT 1 FROM stream WHERE sid = ?", (sid,)).fetchone()
-            tail = page_tail(connection, sid)[0] if exists else MOST_OFFSET
+            tail = page_tail(connection, sid)[0]
+            if not tail and not connection.execute(EXISTS, (sid,)).fetchone():
+                tail = MOST_OFFSET
             if len(self._paged) >= 100_000:
                 self._paged.clear()
             self._paged[sid] = tail

@@ -26,16 +26,13 @@ from tokenwire.errors import (
 from tokenwire.log.base import FOR_GOOD, Due, LogInfo, Page
 from tokenwire.log.sqlite.expiry import due
 from tokenwire.log.sqlite.heads import Head, missing
-from tokenwire.log.sqlite.journal import WIDTH, Commit, Journal
-from tokenwire.log.sqlite.pages import MOST_OFFSET, matching, page_tail, read_pages, unpack
+from tokenwire.log.sqlite.journal import WIDTH, Hearing, Journal
+from tokenwire.log.sqlite.pages import MOST_OFFSET, matching, page_tail, read_pages
 from tokenwire.log.sqlite.schema import checksum, damaged, explain
 from tokenwire.log.sqlite.thread import Job
 from tokenwire.log.sqlite.watch import Term
 
-__all__ = ["Heard", "Reader", "describe", "read_one"]
-
-#: A record of another process: log, offset, and None where it is not what it was.
-Heard = tuple[str, int, bytes | None]
+__all__ = ["Reader", "describe", "read_one"]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -43,9 +40,6 @@ STREAM = """
 SELECT sid, epoch, owner, closed, meta, meta_check, created, lease_until, thread
 FROM stream WHERE name = ?
 """
-
-#: Numbers and names of logs that are remembered.
-MOST_NAMES = 50_000
 
 
 def read_one(
@@ -85,45 +79,38 @@ def describe(connection: sqlite3.Connection, journal: Journal, name: str) -> Log
 
 #: Seconds for which a look of this process's writer for commits of others is new enough; and after
 #: which this looks all the same.
-NEW_SECONDS = 0.015
-LOOK_SECONDS = 0.1
+NEW_SECONDS = 0.030
+LOOK_SECONDS = 0.5
 
 
 class Looks(Protocol):
-    """When this process's writer looked for commits of others, and how often there were some."""
+    """When this process's writer looked for commits of others, and told what it saw."""
 
     looked: float
-    foreign: int
 
 
 class Reader:
-    """Lives in the read thread. ``writer``, if it looks for commits of others as well, saves looks
-    here. ``changed`` hears which name hashes other processes touched, and what they appended to
-    logs for which ``is_wanted``; None in place of the hashes means "any": then every reader has to
-    look."""
+    """Lives in the read thread, and tells ``hearing`` what it sees; so does ``writer``, if it looks
+    as well."""
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         path: str,
         *,
-        identity: str,
-        is_wanted: Callable[[str], bool],
-        changed: Callable[[set[int] | None, list[Heard]], None],
+        hearing: Hearing,
         writer: Looks | None = None,
     ) -> None:
         self._path = path
-        self._identity = identity
-        self._is_wanted = is_wanted
-        self._changed = changed
+        self._hearing = hearing
         self._connection = connect()
         self._version = -1
         self._writer = writer
-        #: When a poll looked itself, and what the writer had counted then.
-        self._looked, self._foreign = 0.0, 0
-        self._names: dict[int, str | None] = {}
+        #: When a poll looked itself.
+        self._looked = 0.0
         self._journal = Journal()
         self._journal.catch_up(self._connection)
+        hearing.begin(self._journal.last)
 
     def close(self) -> None:
         self._connection.close()
@@ -157,14 +144,16 @@ class Reader:
             name = type(error).__name__
             return StoreUnavailableError(f"the store failed inside ({name}); see the server's log")
 
-    def poll(self) -> None:
-        """Look for commits of other processes; costs microseconds when there were none."""
-        if self._is_seen_to():
-            return
+    def poll(self) -> float | None:
+        """Look for commits of other processes; costs microseconds when there were none. After how
+        many seconds to look again, where that is known."""
+        pause = self._seen_to()
+        if pause:
+            return pause
         try:
             version = self._connection.execute("PRAGMA data_version").fetchone()[0]
             if version == self._version:
-                return
+                return None
             self._version = version
             self._begin()
             try:
@@ -172,22 +161,19 @@ class Reader:
             finally:
                 self._connection.execute("COMMIT")
         except (sqlite3.Error, LogError):
-            self._changed(None, [])  # let the readers find out what is wrong, by name
+            self._hearing.doubt()
+        return None
 
-    def _is_seen_to(self) -> bool:
-        """Whether the writer has looked, and saw nothing of others that this has not looked for."""
+    def _seen_to(self) -> float:
+        """Seconds until a look is due, as the writer has just looked; 0: it is."""
         writer, now = self._writer, time.monotonic()
         if writer is None:
-            return False
-        foreign = writer.foreign
-        if (
-            foreign == self._foreign
-            and now < writer.looked + NEW_SECONDS
-            and now < self._looked + LOOK_SECONDS
-        ):
-            return True
-        self._looked, self._foreign = now, foreign
-        return False
+            return 0.0
+        pause = min(writer.looked + NEW_SECONDS, self._looked + LOOK_SECONDS) - now
+        if pause > 0:
+            return pause
+        self._looked = now
+        return 0.0
 
     def _begin(self) -> None:
         if self._connection.in_transaction:  # an earlier COMMIT failed
@@ -196,50 +182,8 @@ class Reader:
 
     def _look(self) -> None:
         """See what was committed, in the transaction that is open; tell what others did."""
-        commits = self._journal.catch_up(self._connection)
-        if commits is None:
-            self._names.clear()
-            self._changed(None, [])
-            return
-        touched: set[int] = set()
-        appends: list[Heard] = []
-        try:
-            for commit in commits:
-                if commit.writer != self._identity:
-                    touched.update(unpack(commit.hashes))
-                    self._hear(commit, appends)
-        except BaseException:
-            self._changed(None, [])  # these rows are not seen again
-            raise
-        if touched or appends:
-            self._changed(touched, appends)
-
-    def _hear(self, commit: Commit, appends: list[Heard]) -> None:
-        """The records of another process's commit that somebody here waits for."""
-        names = {sid: self._name(sid) for sid in commit.row.lasts}
-        names = {sid: name for sid, name in names.items() if name and self._is_wanted(name)}
-        if not names:
-            return
-        data = self._journal.row_data(self._connection, commit.number)
-        numbers, position = commit.row.numbers, 0
-        for at in range(0, len(numbers), WIDTH):
-            sid, offset, size, check = numbers[at : at + WIDTH]
-            name = names.get(sid)
-            if name is not None and offset:
-                record = data[position : position + size]
-                is_whole = checksum(record, sid, offset) == check
-                appends.append((name, offset, record if is_whole else None))
-            position += size
-
-    def _name(self, sid: int) -> str | None:
-        if sid not in self._names:
-            if len(self._names) >= MOST_NAMES:
-                self._names.clear()
-            row = self._connection.execute(
-                "SELECT name FROM stream WHERE sid = ?", (sid,)
-            ).fetchone()
-            self._names[sid] = row[0] if row is not None else None
-        return self._names[sid]
+        commits, is_whole = self._journal.catch_up(self._connection)
+        self._hearing.hear(self._connection, self._journal, commits, is_whole)
 
     # What the facade sends over as jobs.
 

@@ -33,7 +33,8 @@ from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
 from tokenwire.log.spool import Batch, Spool, Spools
 from tokenwire.log.sqlite.heads import name_hash
-from tokenwire.log.sqlite.reader import Heard, Reader
+from tokenwire.log.sqlite.journal import Heard, Hearing
+from tokenwire.log.sqlite.reader import Reader
 from tokenwire.log.sqlite.schema import connect, explain, prepare
 from tokenwire.log.sqlite.thread import DEADLINE, Job, JobThread
 from tokenwire.log.sqlite.upgrade import migrate
@@ -88,6 +89,7 @@ class SQLiteStore:
         self._upgrade = upgrade
         self._watch = Watch()
         self._tails = Spools(self._carry)
+        self._foreign_before = 0
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._writes: JobThread | None = None
@@ -133,20 +135,17 @@ class SQLiteStore:
                 migrate(connection, self.path, upgrade=self._upgrade)
             finally:
                 connection.close()
+            hearing = Hearing(self._tails.awaited(), self._foreign)
             self._writer = Writer(
                 lambda: self._connect(True),
                 self.path,
                 synchronous=self._synchronous,
                 busy=self._busy,
                 clock=self._clock,
+                hearing=hearing,
             )
             self._reader = Reader(
-                lambda: self._connect(False),
-                self.path,
-                identity=self._writer.identity,
-                is_wanted=self._tails.__contains__,
-                changed=self._foreign,
-                writer=self._writer,
+                lambda: self._connect(False), self.path, hearing=hearing, writer=self._writer
             )
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
@@ -311,9 +310,12 @@ class SQLiteStore:
 
     def _carry(self, batch: Batch) -> None:
         """Give a group of what was appended by hand to the writer thread."""
-        if self._writes is None:
+        writer, tails = self._writer, self._tails
+        if self._writes is None or writer is None:
             raise StoreUnavailableError("the store has not been started")
-        self._writes.submit(BatchJob(batch.items), Landing(self._tails, batch))
+        beside, self._foreign_before = writer.foreign - self._foreign_before, writer.foreign
+        tails.beside = (tails.beside + beside) / 2 if beside or tails.beside > 1 else 0.0
+        self._writes.submit(BatchJob(batch.items), Landing(tails, batch))
 
     def read_now(
         self, log: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20

@@ -56,8 +56,8 @@ class JobThread:
 
     ``on_done(jobs, results)`` then runs on the loop, before the futures are resolved.
     ``rest(is_idle)`` runs in the thread when a group has been answered; ``is_idle``: whether no
-    other one waits. With ``idle``, ``poll`` runs in the thread every ``idle`` seconds while
-    `polling` is set.
+    other one waits. While `polling` is set, ``poll`` runs in the thread every ``idle`` seconds, or
+    after as many as it returned.
     ``deadline``: seconds after which a job is answered with `StoreUnavailableError`.
     """
 
@@ -68,7 +68,7 @@ class JobThread:
         *,
         on_done: Callable[[list[Job], Sequence[Any]], None] | None = None,
         rest: Callable[[bool], None] | None = None,
-        poll: Callable[[], None] | None = None,
+        poll: Callable[[], float | None] | None = None,
         idle: float = 0.01,
         deadline: float = DEADLINE,
     ) -> None:
@@ -76,7 +76,7 @@ class JobThread:
         self._on_done = on_done
         self._rest = rest
         self._poll = poll
-        self._idle = idle
+        self._idle = self._pause = idle
         self._deadline = deadline
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
@@ -146,19 +146,20 @@ class JobThread:
                 if self._rest is not None:
                     self._try(self._rest, self._queue.empty())
             if self._polling and self._poll is not None and not ended:
-                self._try(self._poll)
+                self._pause = self._try(self._poll) or self._idle
 
-    def _try(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _try(self, call: Callable[..., float | None], *arguments: Any) -> float | None:
         """Call what nobody waits for: the thread outlives it."""
         try:
-            call(*arguments)
+            return call(*arguments)
         except Exception:
             _log.exception("work between two groups of the thread %s failed", self._thread.name)
+            return None
 
     def _next(self) -> tuple[list[_Group], bool]:
         """The groups to work on, and whether they are the last."""
         try:
-            group = self._queue.get(timeout=self._idle if self._polling else None)
+            group = self._queue.get(timeout=self._pause if self._polling else None)
         except queue.Empty:
             return [], False
         groups: list[_Group] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import sqlite3
 import time
 from array import array
@@ -21,7 +20,7 @@ from tokenwire.log.base import Appended
 from tokenwire.log.spool import Item, Outcome, Spool
 from tokenwire.log.sqlite.acts import Acts
 from tokenwire.log.sqlite.heads import Head, Heads, name_hash
-from tokenwire.log.sqlite.journal import WIDTH, Journal
+from tokenwire.log.sqlite.journal import WIDTH, Commit, Hearing, Journal
 from tokenwire.log.sqlite.lock import FileLock
 from tokenwire.log.sqlite.maintenance import (
     COMMIT_BYTES,
@@ -97,20 +96,24 @@ class Writer(Acts):
         synchronous: Literal["full", "normal"],
         busy: float,
         clock: Callable[[], float],
+        hearing: Hearing,
     ) -> None:
         self._path = path
+        self._hearing = hearing
         self._busy = busy
         self._clock = clock
         self._default = synchronous
         self._synchronous = synchronous
-        self.identity = secrets.token_hex(8)
+        self.identity = hearing.identity
         self._journal = Journal()
         self._heads = Heads(self._journal)
         self._checkpoints = Checkpoints()
         self._pager = Pager(self._journal, self._heads, self._checkpoints)
-        #: When this looked for commits of other processes (`time.monotonic`), and how often there
-        #: were some.
+        #: When this looked for commits of other processes (`time.monotonic`), and how many records
+        #: it has seen in them.
         self.looked, self.foreign = 0.0, 0
+        #: What it found then, and has to be told.
+        self._untold: list[tuple[list[Commit], bool]] = []
         #: Set before the first `Maintenance` is submitted; until then nobody looks for one.
         self.has_maintenance = False
         #: The records of this transaction that are in no row yet, and their entries.
@@ -152,6 +155,8 @@ class Writer(Acts):
 
     def rest(self, is_idle: bool) -> None:
         """Do what no job waits for, after jobs were answered. ``is_idle``: no others wait."""
+        if self._untold:
+            self._tell()
         if not self._checkpoints.is_due(is_idle):
             return
         try:
@@ -264,23 +269,38 @@ class Writer(Acts):
                 f"the store file {os.path.basename(self._path)} was upgraded by a newer tokenwire"
                 f" (schema {version}) while it was open; upgrade tokenwire and restart the server"
             )
-        commits = self._journal.catch_up(self._connection)
+        commits, is_whole = self._journal.catch_up(self._connection)
+        if commits:
+            self._see(commits, is_whole)
         self.looked = time.monotonic()
-        if commits is None:
-            self.foreign += 1
+
+    def _see(self, commits: list[Commit], is_whole: bool) -> None:
+        """Other processes committed."""
+        if not is_whole:
             self._heads.clear()
             self._pager.clear()
-            return
-        changed: set[int] = set()
-        for commit in commits:
-            if commit.writer != self.identity:
-                self.foreign += 1
-                changed.update(unpack(commit.hashes))
-                for sid in commit.row.lasts:
-                    self._heads.forget_number(sid)
-                    self._pager.forget(sid)
-        if changed:
-            self._heads.forget_hashes(changed)
+        else:
+            changed: set[int] = set()
+            for commit in commits:
+                if commit.writer != self.identity:
+                    if commit.hashes:
+                        changed.update(unpack(commit.hashes))
+                    self._heads.forget_numbers(commit.row.sids)
+                    self._pager.appended(commit.row)
+                    self.foreign += len(commit.row.numbers) // WIDTH
+            if changed:
+                self._heads.forget_hashes(changed)
+        self._untold.append((commits, is_whole))
+
+    def _tell(self) -> None:
+        """Tell readers what other processes committed. Not in the transaction that saw it: what
+        goes wrong here is no fault of the jobs."""
+        untold, self._untold = self._untold, []
+        try:
+            for commits, is_whole in untold:
+                self._hearing.hear(self._connection, self._journal, commits, is_whole)
+        except Exception:
+            _log.exception("what other processes committed could not be read")
 
     def _leave_wake(self) -> None:
         """Write the row of this transaction."""
