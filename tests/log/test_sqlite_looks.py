@@ -283,7 +283,8 @@ def test_a_process_that_commits_tells_what_it_sees_itself(
         try:
             for log in ("mine", "theirs", "alone"):
                 await there.create(log, owner="you")
-            await here.append("mine", epoch=1, first=1, records=[b"x"])  # sees the logs begin
+            for number in (1, 2):  # the first one sees the logs begin, and tells it afterwards
+                await here.append("mine", epoch=1, first=number, records=[b"x"])
             records: list[bytes] = []
             woken = asyncio.Event()
             here.subscribe("theirs", woken.set, take=lambda _, record: not records.append(record))
@@ -291,11 +292,11 @@ def test_a_process_that_commits_tells_what_it_sees_itself(
             await there.append("theirs", epoch=1, first=1, records=[b"one"])
             await there.append("theirs", epoch=1, first=2, records=[b"two"])
             assert records == []
-            await here.append("mine", epoch=1, first=2, records=[b"x"])
+            await here.append("mine", epoch=1, first=3, records=[b"x"])
             await until(lambda: records == [b"one", b"two"])
             assert not woken.is_set()
             await there.command("alone", b"stop")
-            await here.append("mine", epoch=1, first=3, records=[b"x"])
+            await here.append("mine", epoch=1, first=4, records=[b"x"])
             await asyncio.wait_for(woken.wait(), 30)
         finally:
             await here.close()
