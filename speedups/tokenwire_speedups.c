@@ -22,7 +22,7 @@
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
 #define TWIN 8
 /* That of log/spool.py: both are raised with every change of what `land` or `pack` do. */
-#define SPOOL 2
+#define SPOOL 3
 
 /* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
    for each line by itself would be most of a token's time here. */
@@ -647,16 +647,25 @@ static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
 
 /* --- readers: express.py, `offer` -------------------------------------------------------------- */
 
-/* The newest record of a log, as it is offered, and its chunk in the form that was asked for last. */
+/* Records of one offer: spool.py knows the number. */
+#define MOST_PIECES 8
+
 typedef struct {
-    PyObject *offset, *record;
-    int64_t seq;
     Bytes check, json, text;
+} Piece;
+
+/* The newest records of a log, as they are offered, and their chunks in the form that was asked for
+   last. One record mostly; of several `record` is NULL. */
+typedef struct {
+    PyObject *offset, *record; /* `offset` is that of the last one */
+    int64_t seq;               /* that of the first one */
+    int count;
+    Piece pieces[MOST_PIECES];
     Bytes before;           /* the check that a reader must have; NULL where any is right */
     PyObject *form, *chunk; /* `chunk` is made where somebody wants an object */
     PyObject *check_object; /* the same of `check` */
     Py_ssize_t size;
-    char out[MOST_RECORD + 1024];
+    char out[MOST_RECORD + 2048];
 } Offer;
 
 static int flag(PyObject *object, enum slot s, int *value)
@@ -668,29 +677,29 @@ static int flag(PyObject *object, enum slot s, int *value)
     return is_flag ? 0 : -1;
 }
 
-/* `Form.fill` into `offer->out`: 0, with a size of 0 for a record that does not fit; -1 for a form
-   of another kind. */
-static int fill_form(Offer *offer, PyObject *form)
+/* `Form.fill` of the record `piece` at `seq`, behind what is in `offer->out`: its size, 0 for one
+   that does not fit; -1 for a form of another kind. */
+static Py_ssize_t fill_form(Offer *offer, PyObject *form, const Piece *piece, int64_t seq)
 {
     Held held = {.count = 0};
-    Bytes plain, chunk, head, text = offer->text, cursor = {NULL, 0}, number_text = {NULL, 0};
+    Bytes plain, chunk, head, text = piece->text, cursor = {NULL, 0}, number_text = {NULL, 0};
     char cursor_out[40], number_out[24];
     int64_t fixed, shift = 0;
-    int has_cursor, is_json, failed = -1;
-    offer->size = 0;
+    int has_cursor, is_json;
+    Py_ssize_t filled = -1, room = (Py_ssize_t)sizeof offer->out - offer->size;
+    char *out = offer->out + offer->size;
     if (form == Py_None)
         return 0;
     if (bytes(&held, form, Form_plain, &plain) || number(form, Form_fixed, &fixed))
         goto done;
     if (plain.size > 0) {
-        int64_t size = fixed + offer->check.size + offer->json.size + 1;
-        for (int64_t rest = offer->seq; rest > 0; rest /= 10)
+        int64_t size = fixed + piece->check.size + piece->json.size + 1;
+        for (int64_t rest = seq; rest > 0; rest /= 10)
             size++;
-        Gap gaps[] = {{'x', {NULL, 0}, size}, {'d', {NULL, 0}, offer->seq},
-                      {'b', offer->check, 0}, {'b', offer->json, 0}};
-        offer->size = fill(offer->out, sizeof offer->out, plain, gaps, 4);
-        failed = offer->size > 0 ? 0 : -1;
-        offer->size = failed ? 0 : offer->size;
+        Gap gaps[] = {{'x', {NULL, 0}, size}, {'d', {NULL, 0}, seq},
+                      {'b', piece->check, 0}, {'b', piece->json, 0}};
+        filled = fill(out, room, plain, gaps, 4);
+        filled = filled > 0 ? filled : -1;
         goto done;
     }
     PyObject *shifted = hold(&held, get(form, Form_shift));
@@ -699,18 +708,18 @@ static int fill_form(Offer *offer, PyObject *form)
         || flag(form, Form_is_json, &is_json) || shifted == NULL
         || (shifted != Py_None && number(form, Form_shift, &shift)))
         goto done;
-    failed = 0;
+    filled = 0;
     if (head.size == 0)
-        text = offer->json;
-    else if (!has_at(offer->json.data, offer->json.size, 0, head)
+        text = piece->json;
+    else if (!has_at(piece->json.data, piece->json.size, 0, head)
              || (!is_json && memchr(text.data, '\\', (size_t)text.size) != NULL))
         goto done;
     if (has_cursor) {
-        Gap gaps[] = {{'d', {NULL, 0}, offer->seq}, {'b', offer->check, 0}};
+        Gap gaps[] = {{'d', {NULL, 0}, seq}, {'b', piece->check, 0}};
         cursor = (Bytes){cursor_out, fill(cursor_out, 40, (Bytes){"%d-%b", 5}, gaps, 2)};
     }
     if (shifted != Py_None) {
-        Gap gap = {'d', {NULL, 0}, offer->seq + shift};
+        Gap gap = {'d', {NULL, 0}, seq + shift};
         number_text = (Bytes){number_out, fill(number_out, 24, (Bytes){"%d", 2}, &gap, 1)};
     }
     Gap gaps[] = {
@@ -718,11 +727,26 @@ static int fill_form(Offer *offer, PyObject *form)
         {'b', cursor, 0}, {'b', text, 0}, {'b', number_text, 0},
     };
     if (cursor.size < 0 || number_text.size < 0
-        || (offer->size = fill(offer->out, sizeof offer->out, chunk, gaps, 4)) <= 0)
-        failed = -1, offer->size = 0;
+        || (filled = fill(out, room, chunk, gaps, 4)) <= 0)
+        filled = -1;
 done:
     let_go(&held);
-    return failed;
+    return filled;
+}
+
+/* The chunks of all records into `offer->out`: 0, with a size of 0 where one does not fit; -1 for a
+   form of another kind. */
+static int fill_all(Offer *offer, PyObject *form)
+{
+    Py_ssize_t filled = 0;
+    offer->size = 0;
+    for (int i = 0; i < offer->count; i++) {
+        filled = fill_form(offer, form, &offer->pieces[i], offer->seq + i);
+        offer->size = filled > 0 ? offer->size + filled : 0;
+        if (filled <= 0)
+            break;
+    }
+    return filled < 0 ? -1 : 0;
 }
 
 /* `_is_free`: -1 with an error. */
@@ -793,7 +817,8 @@ static int write_to(Offer *offer, PyObject *reader, PyObject *port)
         if (!is_next)
             return 0;
         if (offer->check_object == NULL
-            && (offer->check_object = PyBytes_FromStringAndSize(offer->check.data, CHECK)) == NULL)
+            && (offer->check_object = PyBytes_FromStringAndSize(
+                    offer->pieces[offer->count - 1].check.data, CHECK)) == NULL)
             return -1;
     }
     form = get(port, Port_form), text = get(port, Port_text);
@@ -802,7 +827,7 @@ static int write_to(Offer *offer, PyObject *reader, PyObject *port)
     if (form != offer->form) { /* of further readers of this wire it is the same one */
         Py_CLEAR(offer->form);
         Py_CLEAR(offer->chunk);
-        if (fill_form(offer, form))
+        if (fill_all(offer, form))
             goto end;
         offer->form = Py_NewRef(form);
     }
@@ -810,13 +835,17 @@ static int write_to(Offer *offer, PyObject *reader, PyObject *port)
     if (offer->size == 0)
         goto end;
     if (text != Py_None) {
-        Py_ssize_t before = PyByteArray_GET_SIZE(text);
+        Py_ssize_t before = PyByteArray_GET_SIZE(text), more = 0;
         if (before >= most_text)
             goto end;
         done = -1;
-        if (PyByteArray_Resize(text, before + offer->text.size))
+        for (int i = 0; i < offer->count; i++)
+            more += offer->pieces[i].text.size;
+        if (PyByteArray_Resize(text, before + more))
             goto end;
-        memcpy(PyByteArray_AS_STRING(text) + before, offer->text.data, offer->text.size);
+        for (int i = 0; i < offer->count; before += offer->pieces[i++].text.size)
+            memcpy(PyByteArray_AS_STRING(text) + before, offer->pieces[i].text.data,
+                   (size_t)offer->pieces[i].text.size);
     }
     done = -1;
     if (put(reader, Reader_after, offer->offset))
@@ -881,23 +910,29 @@ static void look_ahead(PyObject *takers, Py_ssize_t i)
 /* `offer` in Python, for the takers from number `first` on. */
 static int offer_in_python(const Offer *offer, PyObject *takers, Py_ssize_t first)
 {
+    const Piece *one = &offer->pieces[0];
     PyErr_Clear();
     PyObject *rest = PyTuple_GetSlice(takers, first, PyTuple_GET_SIZE(takers)), *done = NULL;
     if (rest != NULL)
-        done = PyObject_CallFunction(py_offer, "OOy#y#y#O", rest, offer->offset, offer->check.data,
-                                     offer->check.size, offer->json.data, offer->json.size,
-                                     offer->text.data, offer->text.size, offer->record);
+        done = PyObject_CallFunction(py_offer, "OOy#y#y#O", rest, offer->offset, one->check.data,
+                                     one->check.size, one->json.data, one->json.size,
+                                     one->text.data, one->text.size, offer->record);
     Py_XDECREF(rest), Py_XDECREF(done);
     return done == NULL ? -1 : 0;
+}
+
+static Piece piece_of(PyObject *record, Bytes text)
+{
+    const char *whole = PyBytes_AS_STRING(record);
+    Bytes json = {whole + CHECK, PyBytes_GET_SIZE(record) - CHECK};
+    return (Piece){{whole, CHECK}, json, text};
 }
 
 /* Begin to offer a record; -1 with an error. `end_offer` follows either way. */
 static int begin_offer(Offer *offer, int64_t seq, PyObject *record, Bytes text)
 {
-    const char *whole = PyBytes_AS_STRING(record);
     offer->offset = PyLong_FromLongLong(seq), offer->record = record, offer->seq = seq;
-    offer->check = (Bytes){whole, CHECK}, offer->text = text;
-    offer->json = (Bytes){whole + CHECK, PyBytes_GET_SIZE(record) - CHECK};
+    offer->count = 1, offer->pieces[0] = piece_of(record, text);
     offer->form = Py_NewRef(Py_None), offer->chunk = offer->check_object = NULL, offer->size = 0;
     offer->before = (Bytes){NULL, 0};
     return offer->offset == NULL ? -1 : 0;
@@ -943,14 +978,9 @@ static int offer_one(PyObject *reader, PyObject *takers, int64_t seq, PyObject *
     return failed;
 }
 
-/* Offer a record to all who wait for it; -1 with an error. `before`: see `Offer`. */
-static int offer_behind(PyObject *takers, int64_t seq, PyObject *record, Bytes text, Bytes before)
+/* Give what is offered to all who wait for it; -1 with an error. */
+static int offer_to(Offer *offer, PyObject *takers)
 {
-    int failed = -1;
-    Offer offer;
-    if (begin_offer(&offer, seq, record, text))
-        goto done;
-    offer.before = before;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(takers); i++) {
         PyObject *taker = PyTuple_GET_ITEM(takers, i), *reader = PyTuple_GET_ITEM(taker, 2);
         PyObject *take = PyTuple_GET_ITEM(taker, 1), *answer;
@@ -958,19 +988,17 @@ static int offer_behind(PyObject *takers, int64_t seq, PyObject *record, Bytes t
         look_ahead(takers, i);
         if (reader != Py_None) {
             PyObject *port = get(reader, Reader_port);
-            is_taken = port == NULL ? -2 : port == Py_None ? 0 : write_to(&offer, reader, port);
+            is_taken = port == NULL ? -2 : port == Py_None ? 0 : write_to(offer, reader, port);
             Py_XDECREF(port);
-            if (is_taken == -2 && before.data != NULL) { /* `offer` compares no checks */
-                PyErr_Clear();
+            if (is_taken == -2 && (offer->before.data != NULL || offer->record == NULL)) {
+                PyErr_Clear(); /* `offer` compares no checks, and has one record */
                 is_taken = 0;
             }
-            if (is_taken == -2) {
-                failed = offer_in_python(&offer, takers, i);
-                goto done;
-            }
+            if (is_taken == -2)
+                return offer_in_python(offer, takers, i);
         }
-        if (is_taken == 0 && take != Py_None) {
-            answer = PyObject_CallFunctionObjArgs(take, offer.offset, record, NULL);
+        if (is_taken == 0 && take != Py_None && offer->record != NULL) {
+            answer = PyObject_CallFunctionObjArgs(take, offer->offset, offer->record, NULL);
             is_taken = answer == NULL ? -1 : PyObject_IsTrue(answer);
             Py_XDECREF(answer);
         }
@@ -980,17 +1008,18 @@ static int offer_behind(PyObject *takers, int64_t seq, PyObject *record, Bytes t
             Py_XDECREF(answer);
         }
         if (is_taken < 0)
-            goto done;
+            return -1;
     }
-    failed = 0;
-done:
-    end_offer(&offer);
-    return failed;
+    return 0;
 }
 
+/* Offer a record to all who wait for it; -1 with an error. */
 static int offer_all(PyObject *takers, int64_t seq, PyObject *record, Bytes text)
 {
-    return offer_behind(takers, seq, record, text, (Bytes){NULL, 0});
+    Offer offer;
+    int failed = begin_offer(&offer, seq, record, text) || offer_to(&offer, takers) ? -1 : 0;
+    end_offer(&offer);
+    return failed;
 }
 
 /* Whether all takers are what `offer` expects. */
@@ -1440,15 +1469,52 @@ static void fetch_spools(PyObject *items, Py_ssize_t i)
     }
 }
 
-/* One record that is in the store: 1 when its readers have it, 2 when there is more to do with its
-   spool, 0 for what is left to the Python before anything happened, -1 with an error. `keeps`:
-   `Spools.keeps`. */
+/* The records of an item as an offer, which holds them in `held`; 0 where they are not plain ones,
+   or -1 with an error. `keeps`: `Spools.keeps`. */
+static int begin_landed(Offer *offer, Held *held, PyObject *records, Py_ssize_t start,
+                        Py_ssize_t end, int keeps)
+{
+    Piece pieces[MOST_PIECES];
+    Py_ssize_t size = 0, last = end - 1;
+    Bytes before = {NULL, 0};
+    for (Py_ssize_t at = start; at < end; at++) {
+        PyObject *record = PyList_GET_ITEM(records, at);
+        if (!PyBytes_CheckExact(record) || PyBytes_GET_SIZE(record) <= CHECK)
+            return 0;
+        hold(held, Py_NewRef(record));
+        Bytes json = {PyBytes_AS_STRING(record) + CHECK, PyBytes_GET_SIZE(record) - CHECK};
+        Bytes text = text_of(json);
+        size += PyBytes_GET_SIZE(record);
+        if (text.size == 0 || size >= MOST_RECORD)
+            return 0;
+        pieces[at - start] = piece_of(record, text);
+    }
+    if (keeps) {
+        PyObject *one = start > 0 ? PyList_GET_ITEM(records, start - 1) : NULL;
+        if (one == NULL || !PyBytes_CheckExact(one) || PyBytes_GET_SIZE(one) < CHECK)
+            return 0;
+        before = (Bytes){PyBytes_AS_STRING(hold(held, Py_NewRef(one))), CHECK};
+    }
+    if (begin_offer(offer, start + 1, PyList_GET_ITEM(records, last), pieces[0].text))
+        return -1;
+    offer->before = before;
+    if (last > start) {
+        memcpy(offer->pieces, pieces, (size_t)(end - start) * sizeof *pieces);
+        offer->count = (int)(end - start), offer->record = NULL;
+        Py_SETREF(offer->offset, PyLong_FromSsize_t(end));
+    }
+    return offer->offset == NULL ? -1 : 1;
+}
+
+/* Records that are in the store: 1 when their readers have them, 2 when there is more to do with
+   their spool, 0 for what is left to the Python before anything happened, -1 with an error. */
 static int land_one(PyObject *item, long most_landed, int keeps)
 {
     if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
         return 0;
-    PyObject *spool = PyTuple_GET_ITEM(item, 0), *last = PyTuple_GET_ITEM(item, 2), *record = NULL;
+    PyObject *spool = PyTuple_GET_ITEM(item, 0), *last = PyTuple_GET_ITEM(item, 2);
     Held held = {.count = 0};
+    Offer offer = {.offset = NULL, .form = NULL, .chunk = NULL, .check_object = NULL};
     int64_t landed, synced;
     int done = 0;
     long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 1)), end = PyLong_AsLongLong(last);
@@ -1462,26 +1528,14 @@ static int land_one(PyObject *item, long most_landed, int keeps)
     if (problem == Py_None && readers != NULL && are_takers(readers) && takers != NULL
         && takers != Py_None && then != NULL && records != NULL && PyList_CheckExact(records)
         && !number(spool, Spool_landed, &landed) && !number(spool, Spool_synced, &synced)
-        && landed == start && end == start + 1 && start >= 0 && end <= PyList_GET_SIZE(records)) {
-        record = hold(&held, Py_NewRef(PyList_GET_ITEM(records, start)));
-        Bytes text = {"", 0};
-        if (PyBytes_CheckExact(record) && PyBytes_GET_SIZE(record) > CHECK
-            && PyBytes_GET_SIZE(record) < MOST_RECORD)
-            text = text_of((Bytes){PyBytes_AS_STRING(record) + CHECK,
-                                   PyBytes_GET_SIZE(record) - CHECK});
-        Bytes before = {NULL, 0};
-        if (keeps) {
-            PyObject *one = start > 0 ? PyList_GET_ITEM(records, start - 1) : NULL;
-            if (one != NULL && PyBytes_CheckExact(one) && PyBytes_GET_SIZE(one) >= CHECK)
-                before = (Bytes){PyBytes_AS_STRING(hold(&held, Py_NewRef(one))), CHECK};
-            else
-                text.size = 0;
-        }
-        if (text.size > 0)
-            done = put(spool, Spool_landed, last)
-                           || offer_behind(readers, end, record, text, before)
+        && landed == start && end > start && end - start <= MOST_PIECES && start >= 0
+        && end <= PyList_GET_SIZE(records)) {
+        done = begin_landed(&offer, &held, records, start, end, keeps);
+        if (done > 0)
+            done = put(spool, Spool_landed, last) || offer_to(&offer, readers)
                        ? -1
                        : then == Py_None && end - synced < most_landed ? 1 : 2;
+        end_offer(&offer);
     }
     if (done == 0 && PyErr_Occurred()) /* an attribute that is not there is for the Python */
         PyErr_Clear();
@@ -1596,9 +1650,9 @@ static int real(PyObject *object, enum slot s, double *value)
 
 typedef struct {
     PyObject *owned, *apart;
-    int64_t round, noted_bytes, most_offset, until;
+    int64_t round, noted_bytes, most_offset, until, count;
     double now, publish_seconds;
-    Buffer firsts, keys, records;
+    Buffer places, keys, records;
 } Pack;
 
 /* Bring what is touched of the items behind number `i` closer. */
@@ -1643,11 +1697,12 @@ static int pack_one(Pack *pack, PyObject *item)
     int64_t epoch, owners, size, noted, permit, round;
     double permit_end, published_at;
     int has_readers, done = 0;
+    char place[8];
     long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 1));
     long long end = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 2));
     if (PyErr_Occurred())
         return -1;
-    if (end != start + 1 || start < 0 || end > pack->most_offset)
+    if (end <= start || end - start > MOST_PIECES || start < 0 || end > pack->most_offset)
         return 0;
     PyObject *log = hold(&held, get(spool, Spool_log));
     PyObject *records = hold(&held, get(spool, Tape_records));
@@ -1666,20 +1721,30 @@ static int pack_one(Pack *pack, PyObject *item)
         || pack->now - published_at > pack->publish_seconds || number(owned, Owned_bytes, &size)
         || number(owned, Owned_noted, &noted) || number(owned, Owned_permit, &permit))
         goto end;
-    PyObject *record = hold(&held, Py_NewRef(PyList_GET_ITEM(records, start)));
     PyObject *key = PyTuple_GET_ITEM(words, 4);
-    if (!PyBytes_CheckExact(record) || size < 0 || noted < 0)
+    if (size < 0 || noted < 0)
         goto end;
-    size += PyBytes_GET_SIZE(record);
+    for (long long at = start; at < end; at++) {
+        PyObject *record = PyList_GET_ITEM(records, at);
+        if (!PyBytes_CheckExact(record))
+            goto end;
+        size += PyBytes_GET_SIZE(record);
+    }
     if (size - noted > pack->noted_bytes)
         goto end;
-    const char first[4] = {(char)(end & 255), (char)(end >> 8 & 255), (char)(end >> 16 & 255),
-                           (char)(end >> 24 & 255)};
-    done = add_word(&pack->records, PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record))
-                   || add_bytes(&pack->keys, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-                   || add_bytes(&pack->firsts, first, 4) || put_number(owned, Owned_bytes, size)
-               ? -1
-               : 1;
+    done = 1;
+    for (long long at = start; at < end && done == 1; at++) { /* nothing runs in between */
+        PyObject *record = PyList_GET_ITEM(records, at);
+        if (add_word(&pack->records, PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)))
+            done = -1;
+    }
+    for (int i = 0; i < 4; i++)
+        place[i] = (char)((start + 1) >> 8 * i & 255), place[i + 4] = (char)((end - start) >> 8 * i);
+    if (done == 1
+        && (add_bytes(&pack->keys, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+            || add_bytes(&pack->places, place, 8) || put_number(owned, Owned_bytes, size)))
+        done = -1;
+    pack->count += end - start;
     if (permit < pack->until)
         pack->until = permit;
 end:
@@ -1714,13 +1779,14 @@ static PyObject *pack(PyObject *module, PyObject *arguments)
         if (failed)
             goto end;
     }
-    if (room_in(&pack.firsts, 1) && room_in(&pack.keys, 1) && room_in(&pack.records, 1))
-        done = Py_BuildValue("OOLy#y#y#", taken, rest, (long long)pack.until, pack.firsts.data,
-                             pack.firsts.size, pack.keys.data, pack.keys.size,
-                             pack.records.data, pack.records.size);
+    if (room_in(&pack.places, 1) && room_in(&pack.keys, 1) && room_in(&pack.records, 1))
+        done = Py_BuildValue("OOLLy#y#y#", taken, rest, (long long)pack.until,
+                             (long long)pack.count, pack.places.data, pack.places.size,
+                             pack.keys.data, pack.keys.size, pack.records.data,
+                             pack.records.size);
 end:
     Py_XDECREF(taken), Py_XDECREF(rest);
-    PyMem_Free(pack.firsts.data), PyMem_Free(pack.keys.data), PyMem_Free(pack.records.data);
+    PyMem_Free(pack.places.data), PyMem_Free(pack.keys.data), PyMem_Free(pack.records.data);
     return done;
 }
 

@@ -42,6 +42,7 @@ __all__ = [
     "give",
     "offer",
     "offer_one",
+    "offer_several",
     "text_of_delta",
 ]
 
@@ -89,6 +90,8 @@ class Hold(NamedTuple):
 # that one function can do what would be a call of each of them.
 
 
+#: Characters of the check at the head of a record; see `tokenwire.relay.record`.
+_CHECK = 16
 _TEXT, _END = b'"text":"', b'","seq":'
 #: A gap in the body of a form, or a percent sign there.
 _GAP = re.compile(rb"%[%b]")
@@ -314,6 +317,51 @@ def offer_one(reader: Reader, offset: int, check: bytes, json: bytes, text: byte
         except Exception as error:  # for the reader's task to raise
             reader.fail(error)
     return True
+
+
+def offer_several(
+    takers: tuple[Taker, ...], start: int, records: list[bytes], check: bytes | None
+) -> None:
+    """Offer several new records of a log, behind the offset ``start``, to all who wait: in one
+    write, or by a wake-up. ``check``: that of the record before them, where a reader must have it;
+    empty where it is not known."""
+    jsons = [record[_CHECK:] for record in records]
+    texts = [text_of_delta(json) for json in jsons]
+    end, text, is_plain = start + len(records), b"".join(texts), all(texts) and check != b""
+    form, chunk = None, b""
+    for wake, _, reader in takers:
+        port = reader.port if reader is not None else None
+        if (
+            is_plain
+            and reader is not None
+            and port is not None
+            and port.is_open
+            and reader.after == start
+            and (check is None or reader.check == check)
+        ):
+            if port.form is not form:
+                form = port.form
+                chunk = _chunks(form, start, records, jsons, texts)
+            if give(reader, port, end, chunk, text):
+                if check is not None:
+                    reader.check = records[-1][:_CHECK]
+                continue
+        wake()
+
+
+def _chunks(
+    form: Form | None, start: int, records: list[bytes], jsons: list[bytes], texts: list[bytes]
+) -> bytes:
+    """The chunk of each record; empty where one does not fit."""
+    if form is None:
+        return b""
+    chunks = [
+        form.fill(offset, record[:_CHECK], json, text)
+        for offset, (record, json, text) in enumerate(
+            zip(records, jsons, texts, strict=True), start + 1
+        )
+    ]
+    return b"".join(chunks) if all(chunks) else b""
 
 
 class Tape:

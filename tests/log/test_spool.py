@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenwire.errors import FencedError, LogError, StoreUnavailableError
-from tokenwire.events.model import TextDelta
+from tokenwire.events.model import StepStart, TextDelta
+from tokenwire.express import SETTLE, YES
 from tokenwire.log import spool as spools
 from tokenwire.log.base import Appended, Page
 from tokenwire.log.spool import (
@@ -24,6 +25,7 @@ from tokenwire.log.spool import (
     Spool,
     Spools,
 )
+from tokenwire.relay import produce
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.record import verify
 
@@ -340,7 +342,10 @@ def test_what_has_landed_does_not_stay() -> None:
 
 OFTEN = ["hand"] * 6 + ["turn"] * 4 + ["commit"] * 3 + ["make up", "leave"] * 2
 STEPS = st.lists(
-    st.sampled_from([*OFTEN, "soon", "write", "lose", "late", "read", "forget", "fence"]),
+    st.sampled_from(
+        [*OFTEN, "soon", "soon", "put", "put", "write", "lose", "late", "read", "forget", "fence"]
+        + ["retire"]
+    ),
     min_size=20,
     max_size=60,
 )
@@ -360,13 +365,14 @@ def test_the_log_has_what_was_sealed_once_and_in_order(steps: list[str]) -> None
         texts: list[str] = []
         is_fenced = False
 
-        async def write(text: str | None) -> None:
+        async def write(text: str | None, *, soon: bool = False) -> None:
             nonlocal is_fenced
             hand.leave()
-            task = asyncio.ensure_future(producer.write([] if text is None else [delta(text)]))
+            method = producer.put if soon else producer.write
+            task = asyncio.ensure_future(method([] if text is None else [delta(text)]))
             while not task.done():
                 await turns()
-                if store.groups:
+                if store.groups and not (soon and task.done()):
                     store.commit()
             try:
                 await task
@@ -377,9 +383,13 @@ def test_the_log_has_what_was_sealed_once_and_in_order(steps: list[str]) -> None
             text = f"{number} "
             if is_fenced:
                 break
-            if step in ("hand", "soon", "write"):
+            if step in ("hand", "soon", "write", "put"):
                 texts.append(text)
-                if step == "write" or not (hand.take(text) if step == "hand" else hand.soon(text)):
+                if step == "put":
+                    await write(text, soon=True)
+                elif step == "write" or not (
+                    hand.take(text) if step == "hand" else hand.soon(text)
+                ):
                     await write(text)
             elif step == "turn":
                 await turns()
@@ -395,6 +405,8 @@ def test_the_log_has_what_was_sealed_once_and_in_order(steps: list[str]) -> None
                 store._wake()
             elif step == "forget":
                 store.tails.forget("r")
+            elif step == "retire":
+                store.tails.retire("r")
             elif step == "fence":
                 store.epoch = 2
             assert store.seen == store.records[: len(store.seen)]
@@ -416,6 +428,74 @@ def test_the_log_has_what_was_sealed_once_and_in_order(steps: list[str]) -> None
         store.tails.close()
 
     asyncio.run(main())
+
+
+def test_a_run_waits_for_no_answer_to_its_deltas() -> None:
+    async def test(store: Store) -> None:
+        log: Any = store
+        producer = Producer(log, "r", 1, limits=ProducerLimits(store_timeout=0.0))
+        for number in range(5):
+            await producer.put([delta(f"{number}")])
+            assert producer.ready
+        await turns()
+        assert [item[1:] for batch in store.groups for item in batch.items] == [(0, 5)]
+        await producer.put([delta("5"), delta("6")])
+        end = asyncio.ensure_future(producer.put([StepStart(step=2, seq=8, t=1)]))
+        await turns()
+        assert not end.done()
+        while store.groups:
+            store.commit()
+            await turns()
+        await end
+        assert len(store.records) == 8
+        verify("r", store.records)
+        assert (producer.tail, producer._bytes) == (8, sum(map(len, store.records)))
+
+    case(test)
+
+
+def test_a_run_waits_where_much_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(produce, "_MOST_PENDING", 3)
+
+    async def test(store: Store) -> None:
+        log: Any = store
+        producer = Producer(log, "r", 1, limits=ProducerLimits(store_timeout=0.0))
+        for number in range(3):
+            assert producer.ready
+            await producer.put([delta(f"{number}")])
+        assert not producer.ready
+        waiting = asyncio.ensure_future(producer.put([delta("3")]))
+        await turns()
+        assert not waiting.done()
+        while not waiting.done():
+            await turns()
+            if store.groups:
+                store.commit()
+        assert len(store.records) == 4
+        assert producer.ready
+
+    case(test)
+
+
+def test_deltas_that_find_their_spool_gone_come_behind_what_is_under_way() -> None:
+    async def test(store: Store) -> None:
+        log: Any = store
+        producer = Producer(log, "r", 1, limits=ProducerLimits(store_timeout=0.0))
+        assert producer.take([delta("0")]) is YES
+        assert producer.ready
+        store.tails.retire("r")
+        assert producer.take([delta("1"), delta("2")]) is SETTLE
+        assert not producer.ready
+        assert producer.lend() is None
+        settled = asyncio.ensure_future(producer.settle())
+        await turns()
+        store.commit()
+        await settled
+        assert len(store.records) == 3
+        verify("r", store.records)
+        assert producer.ready
+
+    case(test)
 
 
 def delta(text: str) -> TextDelta:

@@ -40,7 +40,7 @@ class Log:
 def log_of(draw: Any) -> Log:
     log = Log(
         first=draw(st.sampled_from([1, 2, 300, 70_000])),
-        count=draw(st.sampled_from([1, 1, 1, 0, 2])),
+        count=draw(st.sampled_from([1, 1, 1, 0, 2, 3, 8, 9])),
         epoch=draw(st.sampled_from([1, 1, 2])),
         size=draw(st.integers(1, 300)),
     )
@@ -107,7 +107,7 @@ def test_generated_groups_are_packed_the_same(logs: list[Log], others: set[int])
     # Each item goes one way, in its order; what is packed is counted, until it is taken back.
     order = [item[0].log for item in found.items + found.rest]
     assert sorted(order) == sorted(item[0].log for item in items)
-    sizes = {item[0].log: len(item[0].records[item[1]]) for item in found.items}
+    sizes = {log.log: sum(map(len, log.records[start:end])) for log, start, end in found.items}
     counts = {log: owned.bytes for log, owned in group(logs)[1].items()}
     for log, count in counts.items():
         assert owned_of[log].bytes == count + sizes.get(log, 0)
@@ -127,7 +127,8 @@ def test_a_plain_group_is_packed_whole() -> None:
             items, owned_of = group(logs)
             packed = pack(items, owned_of, set(), ROUND, NOW)
         assert packed.items == items
-        assert (packed.rest, packed.until, packed.firsts) == ([], 9, b"\3\0\0\0" * 40)
+        assert (packed.rest, packed.until, packed.size) == ([], 9, 40)
+        assert packed.places == b"\3\0\0\0\1\0\0\0" * 40
         assert packed.keys.count(b":log\r\n") == packed.records.count(b"$43\r\n") == 40
 
 
@@ -241,6 +242,9 @@ def outcome(steps: list[Any], *, keeps: bool, native: Any) -> Any:
                 desk.read(log, form, takes=takes, is_open=is_open, text=text)
             elif name == "add":
                 desk.add(*values)
+            elif name == "several":
+                for number in range(values[1]):
+                    desk.add(values[0], b"%d" % number)
             elif name == "land":
                 desk.land()
             else:  # a failover has given the reader another branch; its task is about to read
@@ -260,6 +264,7 @@ texts = st.sampled_from([b"word", b"\\n", b'a\\"b', b"", "ä".encode(), b"x" * 1
 steps_of_any_kind = st.one_of(
     st.tuples(st.just("add"), log_names, texts),
     st.tuples(st.just("add"), log_names, texts),
+    st.tuples(st.just("several"), log_names, st.integers(2, 10)),
     st.tuples(
         *(st.just("read"), log_names, st.integers(0, 3), st.booleans(), st.booleans()),
         st.booleans(),
@@ -274,6 +279,9 @@ READS = [("read", "a", 0, False, True, False), ("add", "a", b"two"), ("land",)]
 @given(st.lists(steps_of_any_kind, max_size=40), st.booleans())
 @example([*READS, ("other", b"0" * 16), ("add", "a", b"three")], True)
 @example([*READS, ("add", "a", b"three"), ("land",), ("add", "a", b"four")], True)
+@example([*READS, ("several", "a", 3), ("land",), ("several", "a", 9)], True)
+@example([*READS, ("several", "a", 3), ("land",), ("several", "a", 8)], False)
+@example([*READS, ("other", b"0" * 16), ("several", "a", 3)], True)
 @settings(deadline=None)
 def test_generated_groups_land_the_same(steps: list[Any], keeps: bool) -> None:
     plain = outcome(steps, keeps=keeps, native=None)
@@ -294,3 +302,19 @@ def test_a_store_that_may_lose_what_it_has_is_compared_with() -> None:
         written = outcome([*READS, ("add", "a", b"three")], keeps=True, native=native)[-1]
         assert written[0] == 3
         assert written[1] == written[2][-1].partition(b"3-")[2][:16]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_several_records_of_a_log_are_one_write(keeps: bool) -> None:
+    for native in {spools._native, None}:
+        steps = [*READS, ("several", "a", 3), ("land",), ("add", "a", b"x"), ("land",)]
+        single = [
+            *READS,
+            *[step for n in range(3) for step in (("add", "a", b"%d" % n), ("land",))],
+        ]
+        single += [("add", "a", b"x")]
+        after, check, heard, _ = outcome(steps, keeps=keeps, native=native)[-1]
+        expected = outcome(single, keeps=keeps, native=native)[-1]
+        assert (after, check) == expected[:2] == (6, check)
+        assert heard[1] == b"".join(expected[2][1:4])
+        assert [heard[0], *heard[2:]] == [expected[2][0], *expected[2][4:]]

@@ -18,12 +18,13 @@ from typing import Any
 
 from tokenwire import __version__
 from tokenwire.errors import LogError
-from tokenwire.express import Reader, Taker, Tape, Usage, offer, text_of_delta
+from tokenwire.express import Reader, Taker, Tape, Usage, offer, offer_several, text_of_delta
 from tokenwire.log.base import Appended, Page, Take, Then, Wake
 from tokenwire.log.tail import Tails
 from tokenwire.log.wakes import Subscription
 
 __all__ = [
+    "MOST_PIECES",
     "PACES",
     "SPOOL",
     "Batch",
@@ -44,6 +45,8 @@ MOST_ITEMS = 2048
 MOST_BEFORE = 200_000
 #: Records that a spool keeps after the store has them, before the cache of the log's tail does.
 MOST_LANDED = 64
+#: Records of one log that are given to a reader at once, past its task; of more it reads a page.
+MOST_PIECES = 8
 #: Seconds that a group may take until nothing more is appended by hand, so that the provider of a
 #: run waits for the store.
 STALL_SECONDS = 1.0
@@ -58,7 +61,7 @@ _CHECK = 16
 
 #: Raised with every change of what `Spools.land` or `pack_items` (`log/redis/appending/packing.py`)
 #: do, here and in the twin (`speedups/`).
-SPOOL = 2
+SPOOL = 3
 
 #: What became of an append: None where it is in the log.
 Outcome = Appended | BaseException | None
@@ -106,6 +109,26 @@ class Spool(Tape):
     def seconds(self) -> float:
         """How long the newest group took."""
         return self._spools.seconds
+
+    def has_room_behind(self, then: Then) -> bool:
+        """Whether `go_on` would append."""
+        usage = self.usage
+        is_last = self.then == then and self.then_at == len(self.records)
+        return is_last and self.writer != 0 and usage.bytes <= usage.most
+
+    def go_on(self, then: Then, records: list[bytes]) -> bool:
+        """Append ``records`` behind those that ``then`` waits for, which it then waits for as well;
+        whether that is done."""
+        if not self.has_room_behind(then):
+            return False
+        size, usage = sum(map(len, records)), self.usage
+        self.records += records
+        self.bytes += size
+        usage.bytes += size
+        usage.records += len(records)
+        self.then_at = len(self.records)
+        self._grown()
+        return True
 
     def _grown(self) -> None:
         """There are records that the store was not given."""
@@ -333,6 +356,11 @@ class Spools(Tails):
                     readers = spool.readers = self._readers(log)
                 if end == start + 1:
                     self._offer(readers, end, records)
+                elif end <= start + MOST_PIECES:
+                    check = None
+                    if self.keeps:
+                        check = records[start - 1][:_CHECK] if start else b""
+                    offer_several(readers, start, records[start:end], check)
                 else:
                     self.grown(log)
         except Exception as error:
@@ -374,7 +402,8 @@ class Spools(Tails):
         else:
             self.forget(spool.log)
         if spool.then is not None:
-            self._tell(spool, None if is_in else outcome)
+            is_all = is_in and spool.landed >= spool.then_at
+            self._tell(spool, None if is_all else outcome)
 
     def _tell(self, spool: Spool, problem: Outcome) -> None:
         then, spool.then = spool.then, None

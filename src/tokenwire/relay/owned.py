@@ -270,7 +270,7 @@ class OwnedRun:
             try:
                 async for batch in batches:
                     if fold.approval_changes == self._listed_changes:
-                        await self.producer.write(batch)
+                        await self.producer.put(batch)
                     else:
                         await self._write_listed(batch)
                     waiting = self._tell_waits(waiting)

@@ -24,6 +24,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events.model import (
     Event,
+    PartDelta,
     RunEnd,
     StepStart,
     ToolError,
@@ -41,6 +42,8 @@ __all__ = ["Closing", "Ending", "OnEndError", "Producer", "ProducerLimits", "Ref
 
 #: Records that nobody waited for, and that are reported to observers together.
 _REPORT_EVERY = 32
+#: Records of deltas that wait for the store's answer, at most; then the run waits.
+_MOST_PENDING = 256
 _DURABLE = frozenset({RunEnd, StepStart, ToolStart, ToolResult, ToolError})
 
 
@@ -94,11 +97,15 @@ class Closing(Protocol):
 class _Pending:
     """The records that the store has not accepted yet; at most one append is under way."""
 
-    __slots__ = ("failure", "records", "since", "under_way", "waiter")
+    __slots__ = ("behind", "failure", "records", "since", "size", "under_way", "waiter")
 
     def __init__(self) -> None:
         #: In order, from the producer's tail + 1. After a failed append they wait for the next.
         self.records: list[bytes] = []
+        #: Their bytes, of what `Producer.take` was given.
+        self.size = 0
+        #: What comes after them, and was not given to the store.
+        self.behind: list[bytes] = []
         #: The store has them, and its answer is due.
         self.under_way = False
         #: When the append began (`time.perf_counter`), where somebody measures it.
@@ -209,7 +216,7 @@ class Producer:
         elif pending.waiter is None and pending.failure is None and not self._full():
             # What is under way goes on, and is in front of what comes by hand.
             size = sum(map(len, pending.records))
-            if pending.records and not pending.under_way:
+            if pending.behind or (pending.records and not pending.under_way):
                 return None
         else:
             return None
@@ -241,12 +248,13 @@ class Producer:
             unreported -= _REPORT_EVERY
             self._report()
         self._unreported = unreported
-        self.ready = not rest and not self._full()
+        self.ready = self._may_go_on() if rest else not self._full()
 
     def _take_back(self, spool: Spool, landed: int, tail: int) -> list[bytes]:
         """What was appended by hand and has not landed is pending, as if it had been given."""
         pending = self._pending
         pending.records = rest = spool.records[landed:tail]
+        pending.size = sum(map(len, rest))
         pending.under_way = bool(rest) and spool.problem is None
         pending.since = time.perf_counter() - spool.seconds
         if pending.under_way:
@@ -260,14 +268,42 @@ class Producer:
         self.ready, self._pending.failure = False, error
         return SETTLE
 
+    def _may_go_on(self) -> bool:
+        """Whether more may be given while the store has not answered for what was: it waits in the
+        log's spool behind that."""
+        pending, taped = self._pending, self._taped
+        if taped is None or not pending.under_way or len(pending.records) >= _MOST_PENDING:
+            return False
+        if self.tail + len(pending.records) > self._most_records:
+            return False
+        if self._bytes + pending.size > self._most_bytes:
+            return False
+        spool = taped.tape(self.run)
+        return isinstance(spool, Spool) and spool.has_room_behind(self.landed)
+
+    def _go_on(self, records: list[bytes]) -> Taken:
+        pending, taped = self._pending, self._taped
+        spool = taped.tape(self.run) if taped is not None else None
+        if not isinstance(spool, Spool) or not spool.go_on(self.landed, records):
+            self.ready, pending.behind = False, records
+            return SETTLE
+        pending.records = [*pending.records, *records]
+        pending.size += sum(map(len, records))
+        self.ready = self._may_go_on()
+        return YES
+
     def _give(self, records: list[bytes]) -> Taken:
         pending, log = self._pending, self._log
+        if pending.under_way:
+            return self._go_on(records)
         self.ready, pending.under_way, pending.records = False, True, records
+        pending.size = sum(map(len, records))
         pending.since = time.perf_counter() if log.shared else None
         try:
             if log.append_soon(
                 self.run, epoch=self.epoch, first=self.tail + 1, records=records, then=self.landed
             ):
+                self.ready = self.ready or self._may_go_on()
                 return YES
         except LogError:
             pass  # `settle` meets it again
@@ -280,8 +316,11 @@ class Producer:
         """The store answered: with None it accepted the pending records, on both ways."""
         pending = self._pending
         pending.under_way = False
-        if problem is None:
-            records, pending.records = pending.records, []
+        behind, pending.behind = pending.behind, []
+        if problem is not None:
+            self.ready, pending.records = False, [*pending.records, *behind]
+        else:
+            records, pending.records = pending.records, behind
             count = len(records)
             self.tail += count
             self._lent = 0
@@ -291,7 +330,7 @@ class Producer:
             self._unreported += count
             if self._unreported >= _REPORT_EVERY:
                 self._report()
-            self.ready = not self._full()
+            self.ready = not behind and not self._full()
         waiter = pending.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -303,6 +342,17 @@ class Producer:
 
     def _full(self) -> bool:
         return self.tail > self._most_records or self._bytes > self._most_bytes
+
+    async def put(self, events: list[Event]) -> None:
+        """`write`, which waits for no answer where ``events`` are deltas and the store has groups:
+        a task that waits for each would find more than one token when it is done, and never sleep,
+        so that none of them could go past it."""
+        is_soon = self.ready and self._taped is not None and self._log.shared
+        if is_soon and all(isinstance(event, PartDelta) for event in events):
+            if self.take(events) is not YES:
+                await self.settle()
+        else:
+            await self.write(events)
 
     async def settle(self) -> None:
         """Wait for the append under way, and append what is pending. Raises as `write` does."""

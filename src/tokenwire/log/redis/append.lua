@@ -2,7 +2,8 @@
 -- KEYS: the fence, where there is one; the log of each permitted append; then per append: meta, log.
 -- ARGV: ttl_ms, keep_ms, publish command, ttl_ms of a log that has ended, and of one of a
 --   conversation; a word that no other process has ('' = no fence); how many permitted appends, and of
---   these: the fence, the end of their time (ms), their first offsets (four bytes each), records;
+--   these: the fence, the end of their time (ms), first offset and number of records of each (four
+--   bytes both), how many records they are together, records;
 --   then per append one of three forms:
 --   first offset, owner's nonce, record
 --   minus the first offset, owner's nonce, bytes of the log with this append ('' = do not note
@@ -42,13 +43,20 @@ end
 local function push_permitted(count)
   if count == 0 then return {} end
   if fence ~= ARGV[8] or now >= tonumber(ARGV[9]) then return 0 end
-  local firsts, refused = ARGV[10], {}
+  local places, refused, at = ARGV[10], {}, 12
   for i = 1, count do
-    local tail = call('RPUSH', KEYS[i + 1], ARGV[i + 10])
-    if tail ~= struct.unpack('<I4', firsts, 4 * i - 3) then
-      if tail > 0 then call('LTRIM', KEYS[i + 1], 0, -2) end
+    local first, n = struct.unpack('<I4I4', places, 8 * i - 7)
+    local tail
+    if n == 1 then
+      tail = call('RPUSH', KEYS[i + 1], ARGV[at])
+    else
+      tail = call('RPUSH', KEYS[i + 1], unpack(ARGV, at, at + n - 1))
+    end
+    if tail ~= first + n - 1 then
+      if tail > 0 then call('LTRIM', KEYS[i + 1], 0, -(n + 1)) end
       refused[#refused + 1] = i - 1
     end
+    at = at + n
   end
   return refused
 end
@@ -147,7 +155,7 @@ local function append(meta, log, live, nonce, epoch, first, close, bytes, base, 
 end
 
 local permitted = tonumber(ARGV[7])
-local out, at = {push_permitted(permitted)}, permitted + 11
+local out, at = {push_permitted(permitted)}, tonumber(ARGV[11]) + 12
 for i = permitted + (seed ~= '' and 2 or 1), #KEYS, 2 do
   local first = tonumber(ARGV[at])
   local answer, n

@@ -130,7 +130,7 @@ _log = logging.getLogger("tokenwire.log")
 
 _EMPTY = b"$0\r\n\r\n"
 #: In the place of appends under a permit.
-_NO_PERMITS = b"$1\r\n0\r\n" + 3 * _EMPTY
+_NO_PERMITS = b"$1\r\n0\r\n" + 3 * _EMPTY + b"$1\r\n0\r\n"
 
 
 class Calls:
@@ -207,7 +207,7 @@ class Calls:
         fence_keys = [self._fence_key] if is_fenced and self._fence_key is not None else []
         permits, count = self._permits(call, is_fenced=bool(fence_keys))
         number = len(fence_keys) + count + 2 * len(call.others)
-        size = call.size + 3 + number + self._head_size + 5 + count
+        size = call.size + 3 + number + self._head_size + 6 + call.count
         begin = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (size, script.sha)
         keys = (word(str(number)), *fence_keys, *call.permitted_keys, *call.keys)
         data = b"".join((begin, *keys, self._head, permits, *call.values))
@@ -215,13 +215,13 @@ class Calls:
 
     def _permits(self, call: _Encoding, *, is_fenced: bool) -> tuple[bytes, int]:
         """The words of appends under a permit, and how many they are."""
-        firsts = b"".join(call.firsts)
-        count = len(firsts) // 4
+        places = b"".join(call.places)
+        count = len(places) // 8
         seed = self._seed if is_fenced else _EMPTY
         if not count:
             return seed + _NO_PERMITS, 0
-        fence = b"$9\r\n%09d\r\n$%d\r\n%b\r\n$15\r\n%015d\r\n$%d\r\n%b\r\n" % (
-            *(count, len(self._fence), self._fence, call.until, len(firsts), firsts),
+        fence = b"$9\r\n%09d\r\n$%d\r\n%b\r\n$15\r\n%015d\r\n$%d\r\n%b\r\n$9\r\n%09d\r\n" % (
+            *(count, len(self._fence), self._fence, call.until, len(places), places, call.count),
         )
         return b"".join((seed, fence, *call.records)), count
 
@@ -230,8 +230,8 @@ class _Encoding:
     """The parts of one call. ``this_round``: that of permits which count; -1 where none does."""
 
     __slots__ = (
-        *("_calls", "_logs", "_now", "_plainly", "_round", "firsts", "keys", "others"),
-        *("permitted", "permitted_keys", "records", "size", "until", "values"),
+        *("_calls", "_logs", "_now", "_plainly", "_round", "count", "keys", "others"),
+        *("permitted", "permitted_keys", "places", "records", "size", "until", "values"),
     )
 
     def __init__(self, calls: Calls, this_round: int, *, plainly: bool) -> None:
@@ -240,8 +240,10 @@ class _Encoding:
         self._logs: set[str] = set()  # whose order must be kept
         self.permitted: list[Item | Part] = []
         self.permitted_keys: list[bytes] = []
-        self.firsts: list[bytes] = []
+        self.places: list[bytes] = []
         self.records: list[bytes] = []
+        #: The records under permits.
+        self.count = 0
         self.until = 1 << 53
         self.others: list[Item] = []
         self.keys: list[bytes] = []
@@ -253,7 +255,8 @@ class _Encoding:
         if package.items:
             self.permitted.append(Part(part.group, package.items))
             self.permitted_keys.append(package.keys)
-            self.firsts.append(package.firsts)
+            self.places.append(package.places)
+            self.count += package.size
             self.records.append(package.records)
             self.until = min(self.until, package.until)
         for item in package.rest:
@@ -287,7 +290,8 @@ class _Encoding:
         elif owned.permit_round == self._round and now < owned.permit_end and log not in self._logs:
             self.permitted.append(item)
             self.permitted_keys.append(words[4])
-            self.firsts.append(first.to_bytes(4, "little"))
+            self.places.append(packing.place_of(first, 1))
+            self.count += 1
             self.records.append(_record(records[0]))
             self.until = min(self.until, owned.permit)
             return

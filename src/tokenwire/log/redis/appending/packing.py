@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tokenwire.log import spool as spools
 from tokenwire.log.redis.appending.owned import Owned
-from tokenwire.log.spool import Item
+from tokenwire.log.spool import MOST_PIECES, Item
 
 __all__ = [
     "MOST_OFFSET",
@@ -20,6 +20,7 @@ __all__ = [
     "Package",
     "pack",
     "pack_items",
+    "place_of",
     "unpack_items",
 ]
 
@@ -35,15 +36,27 @@ NOTED_BYTES = 4096
 
 
 class Package(NamedTuple):
-    """Of its ``items``: when their permits end, their offsets (four bytes each), the words of
-    their keys and of their records. ``rest`` goes another way."""
+    """Of its ``items``: when their permits end, how many records they are, their places (first
+    offset and number of records, four bytes each), the words of their keys and of their records.
+    ``rest`` goes another way."""
 
     items: list[Item]
     rest: list[Item]
     until: int
-    firsts: bytes
+    size: int
+    places: bytes
     keys: bytes
     records: bytes
+
+
+def place_of(first: int, count: int) -> bytes:
+    """Where records of one append begin, and how many they are, as append.lua reads it."""
+    return first.to_bytes(4, "little") + count.to_bytes(4, "little")
+
+
+def _size_of(item: Item) -> int:
+    spool, start, end = item
+    return sum(map(len, spool.records[start:end]))
 
 
 def pack_items(
@@ -60,16 +73,16 @@ def pack_items(
     that is looked at."""
     members: list[Item] = []
     rest: list[Item] = []
-    firsts: list[bytes] = []
+    places: list[bytes] = []
     keys: list[bytes] = []
     records: list[bytes] = []
-    until = 1 << 53
+    until, count = 1 << 53, 0
     for item in items:
         spool, start, end = item
         owned = owned_of.get(spool.log)
         if (
             owned is None
-            or end != start + 1
+            or not start < end <= start + MOST_PIECES
             or end > most_offset
             or owned.has_readers
             or owned.epoch != spool.epoch
@@ -77,19 +90,19 @@ def pack_items(
             or now >= owned.permit_end
             or now - owned.published_at > publish_seconds
             or owned.words is None
-            or owned.bytes + len(spool.records[start]) - owned.noted > noted_bytes
             or spool.log in apart
+            or owned.bytes + _size_of(item) - owned.noted > noted_bytes
         ):
             rest.append(item)
             continue
-        record = spool.records[start]
-        owned.bytes += len(record)
+        owned.bytes += _size_of(item)
+        count += end - start
         until = min(until, owned.permit)
         members.append(item)
-        firsts.append(end.to_bytes(4, "little"))
+        places.append(place_of(start + 1, end - start))
         keys.append(owned.words[4])
-        records.append(b"$%d\r\n%b\r\n" % (len(record), record))
-    return Package(members, rest, until, b"".join(firsts), b"".join(keys), b"".join(records))
+        records += [b"$%d\r\n%b\r\n" % (len(one), one) for one in spool.records[start:end]]
+    return Package(members, rest, until, count, b"".join(places), b"".join(keys), b"".join(records))
 
 
 _native = spools.native()
@@ -104,7 +117,7 @@ def pack(
     bounds = (PUBLISH_SECONDS, NOTED_BYTES, MOST_OFFSET)
     if _native is None:
         return pack_items(items, owned_of, apart, this_round, now, *bounds)
-    parts: tuple[list[Item], list[Item], int, bytes, bytes, bytes] = _native.pack(
+    parts: tuple[list[Item], list[Item], int, int, bytes, bytes, bytes] = _native.pack(
         items, owned_of, apart, this_round, now, *bounds
     )
     return Package(*parts)
@@ -112,8 +125,9 @@ def pack(
 
 def unpack_items(items: list[Item], owned_of: dict[str, Owned]) -> None:
     """What was packed is not known to be stored."""
-    for spool, start, _ in items:
+    for item in items:
+        spool = item[0]
         owned = owned_of.get(spool.log)
         if owned is not None and owned.epoch == spool.epoch:
-            owned.bytes -= len(spool.records[start])
+            owned.bytes -= _size_of(item)
             owned.permit_end = 0.0
