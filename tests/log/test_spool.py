@@ -341,11 +341,9 @@ def test_what_has_landed_does_not_stay() -> None:
 
 
 OFTEN = ["hand"] * 6 + ["turn"] * 4 + ["commit"] * 3 + ["make up", "leave"] * 2
+PRODUCED = ["soon", "soon", "put", "put", "write"]
 STEPS = st.lists(
-    st.sampled_from(
-        [*OFTEN, "soon", "soon", "put", "put", "write", "lose", "late", "read", "forget", "fence"]
-        + ["retire"]
-    ),
+    st.sampled_from([*OFTEN, *PRODUCED, "lose", "late", "read", "forget", "fence", "retire"]),
     min_size=20,
     max_size=60,
 )
@@ -385,12 +383,9 @@ def test_the_log_has_what_was_sealed_once_and_in_order(steps: list[str]) -> None
                 break
             if step in ("hand", "soon", "write", "put"):
                 texts.append(text)
-                if step == "put":
-                    await write(text, soon=True)
-                elif step == "write" or not (
-                    hand.take(text) if step == "hand" else hand.soon(text)
-                ):
-                    await write(text)
+                take = {"hand": hand.take, "soon": hand.soon}.get(step, lambda _: False)
+                if not take(text):
+                    await write(text, soon=step == "put")
             elif step == "turn":
                 await turns()
             elif step in ("commit", "lose", "late") and store.groups:
