@@ -41,6 +41,7 @@ __all__ = [
     "form_of",
     "give",
     "offer",
+    "offer_newest",
     "offer_one",
     "offer_several",
     "text_of_delta",
@@ -317,6 +318,18 @@ def offer_one(reader: Reader, offset: int, check: bytes, json: bytes, text: byte
         except Exception as error:  # for the reader's task to raise
             reader.fail(error)
     return True
+
+
+def offer_newest(readers: tuple[Taker, ...], offset: int, record: bytes) -> None:
+    """Offer the newest record of a log to all who wait for it."""
+    json = record[_CHECK:]
+    text = text_of_delta(json)
+    if text:
+        offer(readers, offset, record[:_CHECK], json, text, record)
+        return
+    for wake, take, _ in readers:
+        if take is None or not take(offset, record):
+            wake()
 
 
 def offer_several(

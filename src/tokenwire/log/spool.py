@@ -18,7 +18,7 @@ from typing import Any
 
 from tokenwire import __version__
 from tokenwire.errors import LogError
-from tokenwire.express import Reader, Taker, Tape, Usage, offer, offer_several, text_of_delta
+from tokenwire.express import Reader, Taker, Tape, Usage, offer_newest, offer_several
 from tokenwire.log.base import Appended, Page, Take, Then, Wake
 from tokenwire.log.tail import Tails
 from tokenwire.log.wakes import Subscription
@@ -368,7 +368,7 @@ class Spools(Tails):
         self._after(spool, end)
 
     def _offer(self, readers: tuple[Taker, ...], end: int, records: list[bytes]) -> None:
-        _offer(readers, end, records[end - 1])
+        offer_newest(readers, end, records[end - 1])
 
     def _look(self, log: str) -> None:
         """Readers look into the store: what is in it is not known here."""
@@ -497,15 +497,3 @@ class Spools(Tails):
         if spool is not None:
             self._sync(spool)
         super().forget(log)
-
-
-def _offer(readers: tuple[Taker, ...], offset: int, record: bytes) -> None:
-    """Offer the newest record of a log to all who wait for it."""
-    json = record[_CHECK:]
-    text = text_of_delta(json)
-    if text:
-        offer(readers, offset, record[:_CHECK], json, text, record)
-        return
-    for wake, take, _ in readers:
-        if take is None or not take(offset, record):
-            wake()
