@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from support.server import Site, site
 from support.spine import run_async
+from tokenwire.log.sqlite.thread import Job
+from tokenwire.log.sqlite.writer import AppendJob, Writer
 from tokenwire.server.edge.connection.body import TURNS, ChunkedBody
 from tokenwire.server.edge.connection.http import GuardedProtocol
 
@@ -81,6 +84,50 @@ def test_a_start_is_one_write_and_an_end_is_one(
     assert b'"type":"run-end"' in writes[-1]
     assert writes[-1].endswith(b"\r\n0\r\n\r\n")
     assert not [w for w in writes[1:-1] if b"text-delta" not in w and b"-start" not in w]
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
+    """The jobs of each transaction on SQLite."""
+    found: list[list[Job]] = []
+    attempt = Writer._attempt
+
+    def counted(self: Writer, jobs: list[Job]) -> Any:
+        found.append(jobs)
+        return attempt(self, jobs)
+
+    monkeypatch.setattr(Writer, "_attempt", counted)
+    return found
+
+
+def records_of(job: Job) -> bytes:
+    """The records of an append that somebody waits for."""
+    return b"\n".join(job.records) if isinstance(job, AppendJob) else b""
+
+
+@pytest.mark.parametrize("prompt", ["scenario:text", "scenario:slow?rate=60&words=4"])
+def test_on_sqlite_a_start_is_three_writes_at_most_and_an_end_is_one(
+    writes: list[bytes], commits: list[list[Job]], tmp_path: Path, prompt: str
+) -> None:
+    """Those of the reader's socket; and commits of the store: the log, the start of run and step,
+    the first words; and one for the end."""
+    with site(store=f"sqlite:{tmp_path / 'log.db'}") as here:
+        del writes[:], commits[:]
+        body = b'{"prompt":"%b"}' % prompt.encode()
+        answer = here.raw(request(here, "POST", "/v1/runs", body, "Connection: close"))
+    words = next(number for number, data in enumerate(writes) if b"text-delta" in data)
+    assert words < 3
+    assert b'"type":"run-start"' in b"".join(writes[: words + 1])
+    assert b"".join(writes) == answer
+    ends = [data for data in writes if b"-end" in data or data.endswith(b"0\r\n\r\n")]
+    assert len(ends) == 1
+    appends = [b"\n".join(map(records_of, jobs)) for jobs in commits]
+    first = next(number for number, data in enumerate(appends) if b"text-delta" in data)
+    assert first < 3
+    assert len([data for data in appends if b"-end" in data]) == 1
+    order = [b"run-start", b"step-start", b"response-start", b"text-end", b"step-end", b"run-end"]
+    whole = b"\n".join(appends)
+    assert sorted(order, key=lambda kind: whole.index(b'"type":"%b"' % kind)) == order
 
 
 def test_answers_to_requests_in_a_row_stand_one_behind_the_other(here: Site) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import msgspec
 
-from tokenwire.events.model import Event, PartDelta
+from tokenwire.events.fold import Fold
+from tokenwire.events.model import Event, PartDelta, RunStart, StepEnd
+from tokenwire.tools.calls.assemble import calls_of
 
-__all__ = ["MOST_TEXT", "merge"]
+__all__ = ["MOST_TEXT", "is_followed", "merge"]
 
 #: Characters of one delta: at six bytes each it is a line that every reader takes (1 MiB), also
 #: when a model sends a picture in one piece. A multiple of four: base64 is cut at its joints.
@@ -62,3 +64,11 @@ def _cut(delta: PartDelta) -> list[PartDelta]:
         return [delta]
     starts = range(0, len(text), MOST_TEXT)
     return [msgspec.structs.replace(delta, text=text[at : at + MOST_TEXT]) for at in starts]
+
+
+def is_followed(batch: list[Event], fold: Fold) -> bool:
+    """Whether the next batch of a run without a budget follows without a wait: its start is
+    followed by a step's, and the end of a step without calls by the next one's, or by its own.
+    ``fold``: the run with the batch."""
+    last = type(batch[-1]) if batch else None
+    return last is RunStart or (last is StepEnd and not calls_of(fold, fold.steps[-1]))

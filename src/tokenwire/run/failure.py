@@ -3,6 +3,8 @@ the exception that a caller of a function expects."""
 
 from __future__ import annotations
 
+import logging
+
 from tokenwire.errors import (
     CancelledRunError,
     DeadlineError,
@@ -17,7 +19,9 @@ from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.run.call.attempt import error_event
 from tokenwire.run.inbox import Inbox
 
-__all__ = ["error_of", "failed_end", "run_outcome"]
+__all__ = ["error_of", "failed_end", "public_error", "run_outcome"]
+
+_log = logging.getLogger("tokenwire.run")
 
 
 def run_outcome(
@@ -96,3 +100,11 @@ def _by_code() -> dict[str, type[TokenwireError]]:
         classes.setdefault(cls.code, cls)
         queue.extend(cls.__subclasses__())
     return classes
+
+
+def public_error(error: Exception, run: str) -> TokenwireError:
+    """``error`` as the run's end may say it; a fault of ours is logged."""
+    if isinstance(error, TokenwireError):
+        return error
+    _log.error("run %s failed inside", run, exc_info=error)
+    return TokenwireError("internal error; see the server's log")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
 
@@ -42,9 +42,9 @@ from tokenwire.run.call.reading import Sink
 from tokenwire.run.call.recover import recover
 from tokenwire.run.call.spending import Gate
 from tokenwire.run.call.unseen import Again, Failed, start_of
-from tokenwire.run.coalesce import MOST_TEXT, merge
+from tokenwire.run.coalesce import MOST_TEXT, is_followed, merge
 from tokenwire.run.expiry import Send
-from tokenwire.run.failure import failed_end, run_outcome
+from tokenwire.run.failure import failed_end, public_error, run_outcome
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.plan import Plan
@@ -152,30 +152,35 @@ class Loop:
     async def batches(self) -> AsyncGenerator[list[Event], None]:
         """All events that `sink` does not take, in batches; the last batch holds ``run-end``.
         Raises what `Sink.settle` raises."""
+        first: Sequence[Event] = ()  # of the next batch, so that a store writes both at once
         try:
             if self.order.state == "new":
                 self._tell_start()
-                yield self._stamp([self.plan.run_start(self._wall())])
+                first = self._stamp([self.plan.run_start(self._wall())])
+                if self.plan.allowance is not None:
+                    yield [*first]
+                    first = ()
             step, has_called = self._unfinished(), False
             while self._then == "go-on" and (has_called or self.inbox.cancelled is None):
                 batches = self._model() if step is None else self._between(step)
                 try:  # (`aclosing` would be there for as long as the answer lasts)
                     async for batch in batches:
-                        yield batch
-                        del batch  # as would what was said last
+                        ready, first = [*first, *batch] if first else batch, ()
+                        if self.plan.allowance is None and is_followed(ready, self.fold):
+                            first = ready
+                        else:
+                            yield ready
+                        del batch, ready  # as would what was said last
                 finally:
                     await batches.aclose()
                 has_called = step is None
                 step = self.fold.steps[-1] if has_called and self.fold.steps else None
             if self._then != "leave":
-                yield self._end(self._phase and self._phase.in_doubt)
+                yield [*first, *self._end(self._phase and self._phase.in_doubt)]
         except _SinkFailure as failure:
             raise failure.error from None
-        except TokenwireError as error:
-            yield self.fail(error)
-        except Exception:
-            _log.exception("run %s failed inside", self.plan.run)
-            yield self.fail(TokenwireError("internal error; see the server's log"))
+        except Exception as error:
+            yield [*first, *self.fail(public_error(error, self.plan.run))]
         self.tell_end(self.fold)
 
     def _tell_start(self) -> None:

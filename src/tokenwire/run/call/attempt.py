@@ -81,6 +81,7 @@ class Answer:
             return first
         decoder = self._decoder
         failure: TokenwireError | None = None
+        rest: list[Event] = []
         while True:
             try:
                 events = await self._reading.next(express=unseen is None)
@@ -94,21 +95,25 @@ class Answer:
                     continue
                 failure = error
                 break
-            if unseen is None:
-                return events
-            unseen.events += events
-            if any(_is_visible(e) for e in events):
+            if unseen is not None:
+                unseen.events += events
+                if not any(_is_visible(e) for e in events):
+                    continue
                 if refusal := _refusal(unseen.events):
                     unseen.events += decoder.finish()  # with counts that come last
                     raise refusal
-                return unseen.take()
+                events = unseen.take()
+            if not decoder.closed:
+                return events
+            rest, unseen = events, None  # nothing follows: they go with the end
+            break
         self._is_whole = True
         if failure is None and _is_over(decoder):
             self._source.finish()
         last = _last(decoder, failure, self._inbox, unseen)
         failure = None  # its traceback has this frame
         if unseen is None:
-            return last
+            return [*rest, *last]
         unseen.events += last
         if refusal := _refusal(last):
             raise refusal
