@@ -318,3 +318,44 @@ def test_several_records_of_a_log_are_one_write(keeps: bool) -> None:
         assert (after, check) == expected[:2] == (6, check)
         assert heard[1] == b"".join(expected[2][1:4])
         assert [heard[0], *heard[2:]] == [expected[2][0], *expected[2][4:]]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(FORMS) - 1), st.booleans(), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=4,
+    ),
+    st.lists(texts, min_size=1, max_size=5),
+)
+@settings(max_examples=100, deadline=None)
+def test_what_another_process_appends_reaches_readers_like_own_records(
+    readers: list[tuple[int, bool, bool, bool]], words: list[bytes]
+) -> None:
+    async def main() -> None:
+        here, there = (Desk(keeps=False) for _ in range(2))
+        for desk in (here, there):
+            for form, takes, is_open, text in readers:
+                desk.read("a", form, takes=takes, is_open=is_open, text=text)
+        for offset, word in enumerate(words, 1):
+            here.add("a", word)
+            record = here.tails._spools["a"].records[offset - 1]
+            here.land()
+            there.tails.heard("a", offset, record)
+        assert there.seen()[1:] == here.seen()[2:]  # all of the readers
+        for desk in (here, there):
+            desk.tails.close()
+
+    with patch.object(spools, "_native", None):
+        asyncio.run(main())
+
+
+def test_what_another_process_appends_is_written_by_hand() -> None:
+    desk = Desk(keeps=False)
+    desk.read("a", 0, takes=True, is_open=True, text=False)
+    record = Chain("a").seal_json(JSON % (b"word", 1))
+    desk.tails.heard("a", 1, record)
+    assert desk.readers[0].heard == [FORMS[0].fill(1, record[:16], record[16:], b"word")]
+    page = desk.tails.page("a", 0, 9, 999)
+    assert page is not None
+    assert page.records == [record]

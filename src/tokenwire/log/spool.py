@@ -261,9 +261,7 @@ class Spools(Tails):
         last, beside = self._last, self.beside
         for count, pace in self.paces:
             if last + beside >= count:
-                if beside and pace < MOST_PACE:
-                    return min(pace * (1 + beside / max(last, 1)), MOST_PACE)
-                return pace
+                return min(pace * (1 + beside / max(last, 1)), max(pace, MOST_PACE))
         return 0.0
 
     def hand_over(self) -> None:
@@ -491,6 +489,9 @@ class Spools(Tails):
         if spool is not None:
             self._sync(spool)
         super().heard(log, offset, record)
+
+    def _hand_on(self, log: str, offset: int, record: bytes) -> None:
+        offer_newest(self._readers(log), offset, record)
 
     def forget(self, log: str) -> None:
         spool = self._spools.get(log)

@@ -124,7 +124,12 @@ class Tails(Wakes):
             self.forget(log)  # the log is shorter than we thought, or was told twice: ask the store
             self.wake(log)
             return
-        self.came(log, [record], offset, None)
+        self.accepted(log, [record], offset, None)
+        self._hand_on(log, offset, record)
+
+    def _hand_on(self, log: str, offset: int, record: bytes) -> None:
+        """Readers get what another process appended."""
+        self.grown_by(log, offset, record)
 
     def forget(self, log: str) -> None:
         """Another process touched the log, or its state is in doubt: ask the store."""

@@ -66,6 +66,9 @@ class RedisSpools(Spools):
             if take is None or not take(end, record):
                 wake()
 
+    def _hand_on(self, log: str, offset: int, record: bytes) -> None:
+        self.grown_by(log, offset, record)  # each reader compares checks
+
 
 class Group:
     """Hears what became of each append of a batch, and tells the spools when it is of all."""
