@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenwire.log.base import Take, Wake
+from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.log.tail import Tails
 from tokenwire.log.wakes import Wakes
 
@@ -94,3 +98,28 @@ def test_a_tail_is_kept_until_the_last_subscription_ends() -> None:
     assert tails.page("log", 0, 10, 1000) is not None
     assert other() is True
     assert tails.page("log", 0, 10, 1000) is None
+
+
+def test_who_is_told_of_ends_hears_which_was_the_last_of_its_log() -> None:
+    wakes, heard = Tails(), list[tuple[str, bool]]()
+    wakes.ended = lambda log, is_last: heard.append((log, is_last))
+    ends = [wakes.subscribe(log, lambda: None) for log in ("a", "b", "a")]
+    for end in (*ends, ends[0]):
+        end()
+    assert heard == [("a", False), ("b", True), ("a", True), ("a", False)]
+
+
+def test_sqlite_is_looked_at_for_as_long_as_somebody_waits(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = SQLiteStore(tmp_path / "logs.db")
+        await store.start()
+        ends = [store.subscribe(log, lambda: None) for log in ("a", "a", "b")]
+        polls: list[bool] = []
+        assert store._reads is not None
+        store._reads.set_polling = polls.append  # type: ignore[method-assign]
+        for end in ends:
+            end()
+        assert polls == [False]
+        await store.close()
+
+    asyncio.run(main())

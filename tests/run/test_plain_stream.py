@@ -14,6 +14,7 @@ from support.spine import request_of, run_async
 from tokenwire.events.model import Event, TextDelta
 from tokenwire.providers.base import Target
 from tokenwire.providers.http.client import HttpClient
+from tokenwire.providers.http.response import Response
 from tokenwire.providers.openai.chat import DIALECT, ChatDecoder
 from tokenwire.run.call.attempt import Answer
 from tokenwire.run.inbox import Inbox
@@ -21,6 +22,20 @@ from tokenwire.run.loop import Loop
 from tokenwire.run.plan import Plan
 
 WORD = b'data: {"id":"x","model":"m","choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+
+
+class Busy:
+    """A `Sink` that is not ready: all goes the long way."""
+
+    ready = False
+
+    async def settle(self) -> None:
+        """Nothing was taken."""
+
+    def take(self, _: object) -> Any:
+        raise AssertionError
+
+    take_json = lend = repay = take
 
 
 def plan_of(url: str) -> Plan:
@@ -33,6 +48,7 @@ def test_a_silent_stream_waits_in_two_generators_which_hold_nothing_of_what_was_
         async with raw_provider(held(HEAD + chunked(WORD))) as provider:
             http = HttpClient()
             loop = Loop(plan_of(provider.url), http, Inbox())
+            loop.sink = Busy()
             batches = loop.batches()
             async for batch in batches:
                 if any(isinstance(event, TextDelta) for event in batch):
@@ -51,6 +67,8 @@ def test_a_silent_stream_waits_in_two_generators_which_hold_nothing_of_what_was_
             objects = [o for each in generators for o in each.ag_frame.f_locals.values()]
             assert [o for o in objects if isinstance(o, Answer)]
             assert not [o for o in objects if isinstance(o, list | Event)]
+            heads = [o.headers for o in gc.get_objects() if type(o) is Response and o.hungry]
+            assert heads == [{}]
             del generators, objects
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)

@@ -114,7 +114,9 @@ class MemoryStore:
         if log in self._logs or log in self._tombstones:
             raise ConflictError("a log of this name exists")
         now = self._clock()
-        entry = self._logs[log] = self._open[log] = MemoryLog(self._usage, owner, meta, thread, now)
+        entry = self._logs[log] = self._open[log] = MemoryLog(
+            self._usage, owner, _fitted(meta), thread, now
+        )
         entry.lease_until = now + lease
         if key is not None:
             entry.key = key
@@ -350,7 +352,7 @@ class MemoryStore:
         documents = self._documents.setdefault(kind, {})
         documents.pop(name, None)
         if data is not None:
-            documents[name] = data
+            documents[name] = _fitted(data)
 
     async def swap_document(
         self, kind: str, name: str, old: bytes | None, new: bytes | None
@@ -473,3 +475,9 @@ def _differs(history: list[bytes], first: int, records: list[bytes]) -> bool:
     """Whether the last record that the append and the log have in common is another one."""
     last = min(len(history), first + len(records) - 1)
     return last >= first and history[last - 1] != records[last - first]
+
+
+def _fitted(data: bytes) -> bytes:
+    """The same bytes in memory of their size: behind what `msgspec` encodes up to half as much is
+    spare, and a description is kept as long as its log."""
+    return bytes(memoryview(data))

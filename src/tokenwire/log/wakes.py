@@ -42,6 +42,10 @@ class Wakes:
     """Subscriptions: to all that happens to a log, or to all but the appends made here.
     ``changed``: told the log when one begins or ends."""
 
+    #: Told the log after a subscription has ended, and whether that was its last. (Of all of them,
+    #: as a function around each end would take 250 bytes of it.)
+    ended: Callable[[str, bool], None] | None = None
+
     def __init__(self, changed: Callable[[str], None] | None = None) -> None:
         self._changed = changed
         self._all: dict[str, list[Subscription]] = {}
@@ -86,7 +90,10 @@ class Wakes:
                     del kind[log]
         if self._changed is not None:
             self._changed(log)
-        return was_there and log not in self._all
+        is_last = was_there and log not in self._all
+        if self.ended is not None:
+            self.ended(log, is_last)
+        return is_last
 
     def growth(self, log: str) -> tuple[Growth, ...]:
         """The subscriptions to appends of this process."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Set
-from typing import Any
+from typing import Any, cast
 
 from tokenwire.errors import (
     ConflictError,
@@ -332,11 +332,7 @@ class PostgresStore:
         end = self._tails.subscribe(log, wake, appends=appends, take=take)
         self._hints.want(log)
         self._looks.start()
-
-        def unsubscribe() -> None:
-            end()
-
-        return unsubscribe
+        return cast("Callable[[], None]", end)
 
     def _wake(self, log: str) -> None:
         self._tails.forget(log)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Set
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -67,6 +67,7 @@ class RedisStore:
         self._link = Link(self._settings, (APPEND, END, READ, OWNER, INDEX))
         self._index = Index(self._link, self._prefix, self._ttl)
         self._tails = RedisSpools()
+        self._tails.ended = self._unsubscribed
         self._reads = Reads(self._link, self._key)
         self._probe = Recent(self._try_to_write)
         self._quiet: QuietLogs | None = None
@@ -291,12 +292,11 @@ class RedisStore:
         end = self._tails.subscribe(log, wake, appends=appends, take=take)
         if new:
             self._router.listen(log, "control" if log in self._owned else "live")
+        return cast("Callable[[], None]", end)
 
-        def unsubscribe() -> None:
-            if end():
-                self._router.unlisten(log)
-
-        return unsubscribe
+    def _unsubscribed(self, log: str, is_last: bool) -> None:
+        if is_last:
+            self._router.unlisten(log)
 
     def _touched(self, log: str, message: bytes) -> None:
         word, _, rest = message.partition(b" ")

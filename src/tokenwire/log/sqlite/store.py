@@ -89,6 +89,7 @@ class SQLiteStore:
         self._upgrade = upgrade
         self._watch = Watch()
         self._tails = Spools(self._carry)
+        self._tails.ended = self._unsubscribed
         self._foreign_before = 0
         self._writer: Writer | None = None
         self._reader: Reader | None = None
@@ -231,16 +232,15 @@ class SQLiteStore:
     def subscribe(
         self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
     ) -> Callable[[], None]:
-        end = self._tails.subscribe(log, wake, appends=appends, take=take)
         if self._reads is not None:
             self._reads.set_polling(True)
+        return cast(
+            "Callable[[], None]", self._tails.subscribe(log, wake, appends=appends, take=take)
+        )
 
-        def unsubscribe() -> None:
-            end()
-            if not self._tails and self._reads is not None:
-                self._reads.set_polling(False)
-
-        return unsubscribe
+    def _unsubscribed(self, log: str, is_last: bool) -> None:
+        if not self._tails and self._reads is not None:
+            self._reads.set_polling(False)
 
     # Jobs for the two threads.
 

@@ -55,7 +55,8 @@ class PushStream(ByteStream, Protocol):
 
     async def read_express(self, take: Callable[[bytes], Taken] | None) -> bytes | None:
         """`read`, but pieces that arrive during the wait go to ``take`` first (which must not
-        raise). ``SETTLE`` makes this return None."""
+        raise). ``SETTLE`` makes this return None. With ``take``, the fields of the head are needed
+        no more: `headers` may be empty from then on."""
         ...
 
     def hold(self) -> Hold:

@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._head: asyncio.Future[Response] | None = None
         self._head_reader: HeadReader | None = None
         self._field_bytes = 0
-        self._headers: dict[str, str] = {}
+        self._headers: dict[str, str] | None = None
         self._until_close = False
         self._keep = True
         self._paused = self._on_hold = False
@@ -306,15 +306,16 @@ class Connection(asyncio.Protocol):
         if self._field_bytes > MOST_HEAD_BYTES:
             raise ValueError("head too large")  # the parser makes it an HttpParserError
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        before = self._headers.get(key)
-        self._headers[key] = f"{before}, {text}" if before is not None else text
+        fields = self._headers = self._headers or {}
+        before = fields.get(key)
+        fields[key] = f"{before}, {text}" if before is not None else text
 
     def on_headers_complete(self) -> None:
         response, parser = self._response, self._parser
         if response is None or parser is None:
             return
         response.status = parser.get_status_code()
-        headers, self._headers = self._headers, {}
+        headers, self._headers = self._headers or {}, None
         if 100 <= response.status < 200:
             return
         response.headers = headers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from tokenwire.errors import ProviderError
@@ -21,6 +22,8 @@ HIGH_WATER = 256 << 10
 #: Bytes after the end marker of an answer in which its body may end, so that the connection can be
 #: used again.
 MOST_REST_BYTES = 16 << 10
+
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
 class _Connection(Protocol):
@@ -98,7 +101,7 @@ class Response:
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
         self.status = 0
-        self.headers: Mapping[str, str] = {}
+        self.headers: Mapping[str, str] = NO_FIELDS
         self._pieces: list[bytes] = []
         self._size = 0
         self._ended = False
@@ -122,6 +125,8 @@ class Response:
                 raise self._error
             if self._ended:
                 return b""
+            if take is not None:
+                self.headers = NO_FIELDS  # a service sends two dozen, of some kilobytes
             self._waiter, self._take = self._connection.loop.create_future(), take
             try:
                 await self._waiter
