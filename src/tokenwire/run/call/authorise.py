@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tokenwire.contracts import fulfils
 from tokenwire.errors import AuthenticationError, CancelledRunError
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.credentials.credential import Credential
@@ -22,7 +23,7 @@ async def authorised(target: Target, inbox: Inbox, *, rejected: bool = False) ->
     """``target`` with a key that holds; ``rejected``: the one that it has was refused. Raises
     `AuthenticationError` and `CancelledRunError`."""
     credential = target.credential
-    if not isinstance(credential, Credential):
+    if not fulfils(credential, Credential):
         return target
     work = asyncio.ensure_future(credential.ready(target, rejected=rejected))
     release = inbox.on_cancel(lambda: _cancel(work))
@@ -40,7 +41,7 @@ async def authorised(target: Target, inbox: Inbox, *, rejected: bool = False) ->
 def signed(call: Call, target: Target) -> Call:
     """``call`` as it is sent."""
     credential = target.credential
-    return credential.sign(call, target) if isinstance(credential, Credential) else call
+    return credential.sign(call, target) if fulfils(credential, Credential) else call
 
 
 async def renewed(target: Target, inbox: Inbox) -> tuple[Target, AuthenticationError | None]:

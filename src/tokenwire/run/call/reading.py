@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tokenwire.contracts import fulfils
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, Heartbeat, PartDelta, Raw, Usage
 from tokenwire.express import NO, SETTLE, YES, Hold, Loan, Taken
@@ -129,7 +130,7 @@ class Reading:
         if self._hold is not None:
             self._hold.release()
             self._hold = None
-        if isinstance(self._decoder, ReleasedDecoder):
+        if fulfils(self._decoder, ReleasedDecoder):
             self._decoder.release()
 
     async def next(self, *, express: bool = False) -> list[Event] | None:
@@ -260,7 +261,7 @@ class Reading:
         lane = self._lane
         if not isinstance(lane, Lane):
             decoder, way = self._decoder, self._express
-            if way is None or not isinstance(decoder, SteadyDecoder):
+            if way is None or not fulfils(decoder, SteadyDecoder):
                 self._lane = False
                 return
             self._lane = lane = Lane(self._source, decoder, way, self._pacer, self)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tokenwire.backoff import backoff
+from tokenwire.contracts import fulfils
 from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
 from tokenwire.express import Diversion, Hold, Taken
 from tokenwire.providers.base import Call, Decoder, Dialect, ResumableDecoder, Target
@@ -72,7 +73,7 @@ class Source:
             self._watch.accept(time.monotonic())
         sweeper().add(stream, self._watch)
         self._stream = stream
-        self._push = stream if isinstance(stream, PushStream) else None
+        self._push = stream if fulfils(stream, PushStream) else None
         self._release = self._inbox.on_cancel(self._cut)
         return stream
 
@@ -140,7 +141,7 @@ class Source:
     async def reattach(self, decoder: Decoder) -> bool:
         """After a cut, continue the same response on a new connection, if the provider stores it
         and the decoder has a cursor. False when the response cannot be continued."""
-        if not isinstance(decoder, ResumableDecoder) or not decoder.resumable:
+        if not fulfils(decoder, ResumableDecoder) or not decoder.resumable:
             return False
         while self._reattached < MOST_REATTACHES and not self._inbox.ends_calls:
             self._reattached += 1

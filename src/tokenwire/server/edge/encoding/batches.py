@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tokenwire.contracts import fulfils
 from tokenwire.events.codec import decode
 from tokenwire.events.model import PartDelta
 from tokenwire.express import Form, Port, form_of
@@ -58,7 +59,7 @@ class BatchEncoder:
         #: An encoder of single records from their JSON; it needs no event.
         self._one = encoder.encode_json
         self._reopened = skip == 0
-        self._learns = encoder if isinstance(encoder, SteadyEncoder) else None
+        self._learns = encoder if fulfils(encoder, SteadyEncoder) else None
         #: What deltas like the last one are: on the wire; and in their records, the JSON before
         #: their text, and where that begins.
         self._steady: Steady | None = None
@@ -77,7 +78,7 @@ class BatchEncoder:
         encoder = self._encoder
         if self._learns is not None:
             self._port, port.text = port, self._text
-        elif isinstance(encoder, FormEncoder) and self._reopened:
+        elif fulfils(encoder, FormEncoder) and self._reopened:
             port.form = form_of(encoder.form + b"%b")
 
     def encode(self, batch: Batch) -> bytes:
