@@ -74,6 +74,10 @@ class Owner(Protocol):
         ...
 
 
+def _nothing() -> None:
+    """There is no subscription any more."""
+
+
 class OwnMailbox:
     """Where a run sends commands to itself. (A function of the two would take four times as much of
     each run.)"""
@@ -340,7 +344,8 @@ class OwnedRun:
         report(RunLeft(self.run, why, self.producer.epoch))
 
     def _over(self, _: asyncio.Task[None]) -> None:
-        self._unsubscribe()
+        unsubscribe, self._unsubscribe = self._unsubscribe, _nothing  # it has this run
+        unsubscribe()
         if self.loop.plan.allowance is not None:
             self.loop.plan.allowance.close()
         self._owner.ended(self)

@@ -178,6 +178,7 @@ class Source:
             sweeper().discard(stream)
             if self._release is not None:
                 self._release()
+                self._release = None  # it has this source
         return stream
 
 
