@@ -8,6 +8,7 @@ import itertools
 import re
 import time
 from collections.abc import Awaitable, Callable
+from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -70,6 +71,12 @@ async def regained(store: RedisStore, log: str, epoch: int = 1) -> Records:
             records.append(b"%d" % (len(records) + 1))
             assert await soon(store, log, len(records), records[-1], epoch) is None
     return records
+
+
+def milliseconds_of(server: RedisServer) -> int:
+    """What the server's clock says."""
+    seconds, microseconds = server.answer("TIME")
+    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def calls_of(server: RedisServer, command: str) -> int:
@@ -148,16 +155,31 @@ def test_a_renewal_with_a_shorter_lease_ends_permits() -> None:
     run_two(case)
 
 
+def shorten_permits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permits of a fifth of a second, by the server's clock."""
+    text = calls.APPEND.text
+    assert text.count(b"PERMIT = 3000") == 1
+    short = text.replace(b"PERMIT = 3000", b"PERMIT = 200")
+    monkeypatch.setattr(calls.APPEND, "text", short)
+    sha = sha1(short, usedforsecurity=False).hexdigest().encode()
+    monkeypatch.setattr(calls.APPEND, "sha", sha)
+
+
 @pytest.mark.parametrize("by", ["now", "before"])
-def test_a_takeover_in_between(by: str) -> None:
+def test_a_takeover_in_between(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``before``: by a worker of the release before, after the lease."""
+    shorten_permits(monkeypatch)
 
     async def case(writer: RedisStore, other: RedisStore, server: RedisServer) -> None:
-        records = await permitted(writer, "s", lease=4)
+        records = await permitted(writer, "s")
         also = await permitted(writer, "t")
         writer._touched = lambda log, message: None  # type: ignore[method-assign]  # it is late
         writer._router._touched = writer._touched  # type: ignore[attr-defined]
-        await asyncio.sleep(4.1)
+        # The shortest lease with which Redis gives such a permit.
+        end = writer._owned["s"].permit
+        assert end > 0
+        server.ask("HSET", "tw:{s}:meta", "lease", str(end))
+        await until(lambda: milliseconds_of(server) > end)
         before = Before(server)
         if by == "now":
             claim = await other.claim("s", owner="o", lease=60)
