@@ -22,6 +22,7 @@ from tokenwire.errors import (
 from tokenwire.events.model import TextDelta
 from tokenwire.log.base import Store
 from tokenwire.log.open import open_store
+from tokenwire.log.redis.upkeep import losses
 from tokenwire.relay.follow import open_follower
 from tokenwire.relay.record import Chain, cursor_of, verify
 
@@ -114,9 +115,12 @@ def test_a_failover_that_loses_what_was_accepted_is_noticed(lost: str) -> None:
 
 
 @pytest.mark.parametrize("more", [1, 5])
-def test_a_reader_of_a_lost_tail_is_told_when_its_writer_is_gone(more: int) -> None:
+def test_a_reader_of_a_lost_tail_is_told_when_its_writer_is_gone(
+    more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whether the new owner's branch is still shorter than what the reader has or already longer:
     never a record of it behind one of the old."""
+    monkeypatch.setattr(losses, "TIMEOUTS", 0)  # the time in which its writer could put it back
     with redis_server() as primary, redis_server() as replica:
 
         async def main() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
 from support.redis import RedisServer, need_redis, redis_server
+from support.redis_cases import until
 from support.spine import relay, request_of, run_async, simulator
 from tokenwire.errors import ConfigError, NotFoundError, StoreFullError, StoreUnavailableError
 from tokenwire.events import model as m
 from tokenwire.log.base import Store
 from tokenwire.log.open import open_store
 from tokenwire.log.redis.store import RedisStore
-from tokenwire.log.redis.upkeep import expiry
+from tokenwire.log.redis.upkeep import expiry, losses
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.tools.registry import tool
 
@@ -230,31 +232,92 @@ def test_names_of_erased_logs_are_counted_and_bounded(
 # Lost data
 
 
-def test_after_flushall_a_reader_of_a_waiting_run_hears_of_it(server: RedisServer) -> None:
-    @tool(needs_approval=True)
-    def delete_file(path: str) -> str:
-        """Delete."""
-        return "gone"
+async def waiting_run(runs: Any) -> tuple[str, str]:
+    """A run that waits for a person, and a cursor of its last event."""
+    info = await runs.start(request_of("scenario:approval"), model="m0")
+    follower = await runs.follow(info.id)
+    while True:
+        batch = await follower.next()
+        assert batch is not None
+        cursor, event = batch.events()[-1]
+        if isinstance(event, m.RunWait):
+            follower.close()
+            return info.id, cursor
 
+
+@tool(needs_approval=True)
+def delete_file(path: str) -> str:
+    """Delete."""
+    return "gone"
+
+
+def test_after_flushall_a_waiting_run_is_written_again(server: RedisServer) -> None:
     async def main() -> None:
         store = open_store(server.url + "?timeout=1.5")
         async with (
             simulator() as model,
             relay(model, log=store, tools=[delete_file], lease=60.0) as runs,
         ):
-            info = await runs.start(request_of("scenario:approval"), model="m0")
-            follower = await runs.follow(info.id)
-            waiting = False
-            while not waiting:
-                batch = await follower.next()
-                assert batch is not None
-                waiting = any(isinstance(e, m.RunWait) for _, e in batch.events())
+            run, cursor = await waiting_run(runs)
+            follower = await runs.follow(run, after=cursor)
+            key = f"tw:{{{run}}}:log"
+            records = server.answer("LRANGE", key, "0", "-1")
             server.ask("FLUSHALL")
-            with pytest.raises(NotFoundError):
-                await asyncio.wait_for(follower.next(), 60)
-            follower.close()
+            await until(lambda: server.answer("LRANGE", key, "0", "-1") == records)
+            await runs.cancel(run)
+            events = []
+            while (batch := await follower.next()) is not None:
+                events += batch.events()
+            assert isinstance(events[-1][1], m.RunEnd)
+            assert server.answer("LRANGE", key, "0", str(len(records) - 1)) == records
 
     run_async(main())
+
+
+def test_a_reader_elsewhere_is_never_told_that_a_lost_run_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """redis-server restarts and keeps nothing; the run's owner has a moment to write it again."""
+    need_redis()
+    monkeypatch.setattr(losses, "TIMEOUTS", 100)
+
+    async def main(server: RedisServer) -> None:
+        url = server.url + "?timeout=1.5"
+        async with (
+            simulator() as model,
+            relay(model, log=open_store(url), tools=[delete_file], lease=60.0) as runs,
+            relay(model, log=open_store(url)) as elsewhere,
+        ):
+            run, cursor = await waiting_run(runs)
+            (await elsewhere.follow(run, after=cursor)).close()
+            await asyncio.to_thread(server.restart)
+            assert server.answer("KEYS", "*:log") == []
+            waits: list[StoreUnavailableError] = []
+
+            async def again() -> Any:
+                try:
+                    return await elsewhere.follow(run, after=cursor)
+                except StoreUnavailableError as error:
+                    waits.append(error)
+                    return None
+
+            follower = await until(again)
+            assert waits
+            assert any(error.details.get("retry_after") for error in waits)
+            await runs.cancel(run)
+            events = []
+            while (batch := await follower.next()) is not None:
+                events += batch.events()
+            assert isinstance(events[-1][1], m.RunEnd)
+            with pytest.raises(StoreUnavailableError):  # it may be another worker's
+                await elsewhere.info("x" * 20)
+            store: Any = elsewhere.store
+            store._losses._until.clear()  # a moment later
+            with pytest.raises(NotFoundError):
+                await elsewhere.info("x" * 20)
+
+    with redis_server("--appendonly", "no") as server:
+        asyncio.run(main(server))
 
 
 def test_a_log_that_its_owner_puts_back_is_not_reported(server: RedisServer) -> None:

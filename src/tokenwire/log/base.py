@@ -34,6 +34,7 @@ __all__ = [
     "Inside",
     "Leases",
     "LogInfo",
+    "Losing",
     "Mailbox",
     "Page",
     "Records",
@@ -261,6 +262,15 @@ class Taped(Protocol):
 
     def tape(self, log: str) -> Tape | None:
         """The open log of this name; None where it is not open, or appends have to be calls."""
+        ...
+
+
+@runtime_checkable
+class Losing(Protocol):
+    """A store that puts back logs of this process which its server has lost."""
+
+    def when_put_back(self, call: Callable[[str], None]) -> None:
+        """From here on ``call`` hears of each log that is there again without its records."""
         ...
 
 

@@ -259,6 +259,17 @@ class OwnedRun:
             self._checking = True
             self._spawn(self._check_soon())
 
+    def write_again(self) -> None:
+        """The store has lost the log, and put it back without its records."""
+        self._spawn(self._refill())
+
+    async def _refill(self) -> None:
+        try:
+            if await self.producer.refill():
+                self._seen_commands = 0  # the mailbox is another one, too
+        except TokenwireError as error:  # the run's task meets it, at its next append
+            _log.info("run %s was not written again: %s", self.run, error)
+
     async def _check_soon(self) -> None:
         self._checking = False
         await self.check_commands()

@@ -16,7 +16,8 @@ local function change_fence(fence)
 end
 
 -- KEYS: meta, log and commands of each log. owner, lease_ms; then per log: epoch, channel of readers
--- to be told of its tail ('' = none). Answers 1 for each that is still the owner's, else 0.
+-- to be told of its tail ('' = none). Answers 1 for each that is still the owner's, 2 for one that
+-- is not there, else 0.
 if operation == 'renew' then
   local out = {}
   for i = 1, #KEYS - #KEYS % 3, 3 do
@@ -32,7 +33,7 @@ if operation == 'renew' then
       for k = i, i + 2 do redis.call('PEXPIRE', KEYS[k], ttl) end
       if ARGV[at + 1] ~= '' then redis.call(publish, ARGV[at + 1], redis.call('LLEN', KEYS[i + 1])) end
     end
-    out[#out + 1] = is_ours and 1 or 0
+    out[#out + 1] = is_ours and 1 or not m[1] and not m[3] and 2 or 0
   end
   return out
 end

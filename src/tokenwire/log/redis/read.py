@@ -12,9 +12,9 @@ from typing import Any
 from tokenwire.errors import CursorError, LogError
 from tokenwire.log.base import Page
 from tokenwire.log.lane import Lane
-from tokenwire.log.redis.appending.owned import missing
 from tokenwire.log.redis.connection import ReplyError, encode
 from tokenwire.log.redis.link import Link, Script
+from tokenwire.log.redis.upkeep.losses import Losses
 
 __all__ = ["READ", "Reads"]
 
@@ -29,8 +29,8 @@ MULTI, EXEC = encode("MULTI"), encode("EXEC")
 class Reads:
     """`page` is the store's answer; one lane per server."""
 
-    def __init__(self, link: Link, key: Callable[[str, str], str]) -> None:
-        self._link = link
+    def __init__(self, link: Link, key: Callable[[str, str], str], losses: Losses) -> None:
+        self._link, self._losses = link, losses
         self._key = key
         self._lanes: dict[Any, Lane] = {}
 
@@ -47,9 +47,12 @@ class Reads:
                 return page
             answer = await lane.ask((log, after, most, most_bytes, 0))
         if answer[0] == b"beyond":
+            error = await self._losses.not_yet(log)
+            if error is not None:
+                raise error
             raise CursorError("the offset is beyond the tail of this log", tail=answer[1])
         if answer[0] != b"ok":
-            raise missing(answer[0].decode())
+            raise await self._losses.error(log, answer[0].decode())
         return Page(answer[3], after + 1, answer[1], answer[2].decode() or None)
 
     async def drain(self) -> None:

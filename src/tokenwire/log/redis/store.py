@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import msgspec
 
-from tokenwire.errors import LogError, StoreFullError, TokenwireError
+from tokenwire.errors import LogError, StoreFullError
 from tokenwire.log.base import (
     Appended,
     Claim,
@@ -31,7 +31,7 @@ from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
 from tokenwire.log.redis.appending.append import Appends
 from tokenwire.log.redis.appending.calls import APPEND, END, Head
-from tokenwire.log.redis.appending.owned import Owned, missing
+from tokenwire.log.redis.appending.owned import Owned
 from tokenwire.log.redis.appending.spools import RedisSpools
 from tokenwire.log.redis.check import REHEARSER, check_store, rehearse
 from tokenwire.log.redis.create import Creations
@@ -43,6 +43,7 @@ from tokenwire.log.redis.presence import FOLLOW, Presence
 from tokenwire.log.redis.read import READ, Reads
 from tokenwire.log.redis.upkeep.counts import counts_of
 from tokenwire.log.redis.upkeep.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
+from tokenwire.log.redis.upkeep.losses import Losses
 from tokenwire.log.redis.upkeep.quiet import QuietLogs
 from tokenwire.log.redis.upkeep.renewal import Renewals
 from tokenwire.log.redis.url import parse_url
@@ -68,7 +69,6 @@ class RedisStore:
         self._index = Index(self._link, self._prefix, self._ttl)
         self._tails = RedisSpools()
         self._tails.ended = self._unsubscribed
-        self._reads = Reads(self._link, self._key)
         self._probe = Recent(self._try_to_write)
         self._quiet: QuietLogs | None = None
         self._owned: dict[str, Owned] = {}
@@ -78,14 +78,21 @@ class RedisStore:
         fence = None if is_cluster else f"{self._prefix}:{{fence}}:index"
         self._owner = Owner(self._link, self._key, self._ttl, self._publish, fence)
         self._expiry = Expiry(self._index, self._owner, self._owned)
-        self._appends = Appends(
-            self._link, self._key, self._owned, self._tails, self._head(), self._restore, fence
-        )
         self._creations = Creations(
             self._index, self._owner, self._owned, self._expiry.erase, self._keep_soon
         )
+        self._losses = Losses(
+            *(self._link, self._key, self._owner, self._creations, self._index, self._owned),
+            self._tails,
+        )
+        self._reads = Reads(self._link, self._key, self._losses)
+        self._appends = Appends(
+            *(self._link, self._key, self._owned, self._tails, self._head()),
+            *(self._losses.restore, fence),
+        )
         self._renewals = Renewals(
-            self._link, self._key, OWNER, self._index, self._expiry, self._owned, fence
+            *(self._link, self._key, OWNER, self._index, self._expiry, self._owned, fence),
+            self._losses.put_back,
         )
         self._presence = Presence(self._link, self._key, self._owned, self._publish)
         self._router = WakeRouter(self._link, self._key, touched=self._touched)
@@ -115,11 +122,12 @@ class RedisStore:
             await self._link.close()
             raise
         self._link.started = True
+        await self._losses.note()
         self._quiet = QuietLogs(
             self._link,
             lambda log: self._key(log, "meta"),
             names=self._tails.logs,
-            on_lost=lambda log: self._touched(log, b"erase"),
+            on_lost=self._lost,
         )
 
     async def close(self) -> None:
@@ -143,16 +151,17 @@ class RedisStore:
 
     async def _apart(self, work: Any) -> Any:
         """Run ``work`` in a task of its own: a cancelled caller must not break a connection."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._spawn(work))
 
     def _keep_soon(self, thread: str) -> None:
         """Keep a conversation alive, beside what is under way."""
-        task = asyncio.get_running_loop().create_task(self._keep(thread))
+        self._spawn(self._keep(thread))
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _keep(self, thread: str) -> None:
         try:
@@ -183,7 +192,10 @@ class RedisStore:
         return await self._apart(work())
 
     async def describe(self, log: str) -> LogInfo:
-        info = info_of(log, await self._apart(self._owner(log, "describe")))
+        answer = await self._apart(self._owner(log, "describe"))
+        if answer[0] != "ok":
+            raise await self._losses.error(log, answer[0])
+        info = info_of(log, answer)
         return msgspec.structs.replace(info, bytes=self._bytes(log, info.bytes))
 
     def _bytes(self, log: str, noted: int) -> int:
@@ -242,25 +254,6 @@ class RedisStore:
         is_ours = getattr(self.append_soon, "__func__", None) is _append_soon
         return self._tails.spool(log) if is_ours else None
 
-    async def _restore(self, log: str) -> Appended | TokenwireError:
-        owned = self._owned.get(log)
-        if owned is not None:
-            lease = int(owned.lease * 1000)
-            values = (owned.owner, owned.nonce, lease, owned.epoch)
-            answer = await self._owner(log, "reclaim", *values, wait=True)
-            if answer[0] != "ok":
-                answer = await self._creations.put(log, owned)
-            if answer[0] == "ok":
-                await self._index.lease(log, owned.lease)
-        answer = await self._owner(log, "describe")
-        if answer[0] != "ok":
-            return missing(answer[0])
-        state = info_of(log, answer)
-        if owned is not None:
-            owned.bytes = owned.noted = state.bytes
-        ours = owned is not None and state.epoch == owned.epoch and state.owner == owned.owner
-        return Appended("gap" if ours else "fenced", state.tail, state.epoch)
-
     # Reading.
 
     def read_now(
@@ -316,6 +309,16 @@ class RedisStore:
             self._router.listen(log, "live")
         self._tails.forget(log)
         self._tails.wake(log)
+
+    def _lost(self, log: str) -> None:
+        """Redis has no such log any more, and nobody erased it."""
+        if log in self._owned:
+            self._spawn(self._losses.settle(log, self._touched))
+        else:
+            self._touched(log, b"erase")
+
+    def when_put_back(self, call: Callable[[str], None]) -> None:
+        self._losses.listeners.append(call)
 
     # Owners.
 
@@ -397,12 +400,12 @@ class RedisStore:
         nonce = secrets.token_hex(8)
         answer = await self._apart(self._owner(log, "command", nonce, data, wait=True))
         if answer[0] != "ok":
-            raise missing(answer[0])
+            raise await self._losses.error(log, answer[0])
 
     async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         answer = await self._apart(self._owner(log, "commands", after))
         if answer[0] != "ok":
-            raise missing(answer[0])
+            raise await self._losses.error(log, answer[0])
         return list(enumerate(answer[1], after + 1))
 
     async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:

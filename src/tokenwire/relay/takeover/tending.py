@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from tokenwire.errors import StoreDamagedError, TokenwireError
-from tokenwire.log.base import Mailbox
+from tokenwire.log.base import Losing, Mailbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import may_live
 from tokenwire.relay.takeover.orphans import Orphans
@@ -33,6 +33,8 @@ async def tend(worker: Worker, *, take_over: bool) -> None:
     cancelled. Each has a task of its own, so that a storm of takeovers costs no lease."""
     orphans = Orphans(worker)
     released: set[str] = set()
+    if isinstance(worker.store, Losing):
+        worker.store.when_put_back(lambda run: _write_again(worker, run))
 
     async def look() -> None:
         if not worker.draining:
@@ -45,6 +47,12 @@ async def tend(worker: Worker, *, take_over: bool) -> None:
         if take_over:
             pause = min(1.0, worker.lease / 4)
             tasks.create_task(_every(pause, look, first=_TICK))
+
+
+def _write_again(worker: Worker, run: str) -> None:
+    owned = worker.owned.get(run)
+    if owned is not None:
+        owned.write_again()
 
 
 async def _every(

@@ -7,7 +7,7 @@ Always true: a lease is renewed in the log itself before the index says so; a lo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from tokenwire.log.redis.appending.owned import Owned
@@ -20,11 +20,13 @@ __all__ = ["Renewals"]
 
 #: Logs of one call: it blocks the server for some 10 us each.
 MOST_LOGS = 64
+#: Says of a log that it is not there.
+ABSENT = 2
 
 
 class Renewals:
     """``script`` is owner.lua; ``key(log, what)`` names keys and channels; ``fence``: see
-    `Owner`."""
+    `Owner`; ``put_back`` a log of ours that is not there: `Losses.put_back`."""
 
     def __init__(
         self,
@@ -35,11 +37,13 @@ class Renewals:
         expiry: Expiry,
         owned: dict[str, Owned],
         fence: str | None,
+        put_back: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._link, self._key, self._script = link, key, script
         self._index, self._expiry, self._owned = index, expiry, owned
         self._is_cluster = link.settings.kind == "cluster"
         self._fence = [] if fence is None else [fence]
+        self._put_back = put_back
 
     async def renew(
         self, logs: dict[str, int], owner: str, lease: float, ttl: int, publish: str
@@ -54,7 +58,17 @@ class Renewals:
             for log in group:
                 values += (logs[log], self._channel(log))
             answers: Any = (await self._link.run(self._script, keys + self._fence, values))[0]
-            renewed = [log for log, is_ours in zip(group, answers, strict=True) if is_ours]
+            states = dict(zip(group, answers, strict=True))
+            renewed = [log for log in group if states[log] == 1]
+            for log in group:  # Redis has lost it, and its owner is alive
+                owned = self._owned.get(log)
+                if (
+                    states[log] == ABSENT
+                    and owned is not None
+                    and owned.epoch == logs[log]
+                    and await self._put_back(log)
+                ):
+                    renewed.append(log)
             missing = set(group).difference(renewed)
             for log in missing:
                 self._owned.pop(log, None)
