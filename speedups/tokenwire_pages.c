@@ -1,18 +1,20 @@
-/* Cutting pages of the SQLite log, in C: a twin of what src/tokenwire/log/sqlite/pages.py does with
-   pages that are whole.
+/* Records of the SQLite log in C: twins of what src/tokenwire/log/sqlite/pages.py does with pages that
+   are whole, and of what writer.py does with a group of records.
 
-   Always true: a list that is returned has the records that the Python returns. Whatever is not
-   plain gives None, and is left to the Python: another type, a page without a checksum or with
-   another one, a hole between two pages, numbers that do not fit the bytes. The GIL is held.
+   Always true: what is returned is what the Python returns. Whatever is not plain is left to the
+   Python, before anything happened: another type, a page without a checksum or with another one, a
+   hole between two pages, numbers that do not fit the bytes, a log that has to be looked up. The
+   GIL is held.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
 #include <string.h>
+#include <structmember.h>
 
 #define VERSION "0.1.0"
 /* That of log/sqlite/pages.py: both are raised with every change of what a page is. */
-#define PAGES 1
+#define PAGES 2
 
 #define OFFSET_BITS 32
 #define STREAM_STEP 0x9E3779B1u
@@ -237,6 +239,282 @@ static PyObject *read_pages(PyObject *module, PyObject *const *arguments, Py_ssi
     return done < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+static inline void put_word(unsigned char *at, uint32_t value)
+{
+    at[0] = value & 255, at[1] = value >> 8 & 255, at[2] = value >> 16 & 255, at[3] = value >> 24;
+}
+
+/* pages.py: one page of `cut`, as `(key, total, entries, data)`. */
+static PyObject *page_of(PyObject **records, PyObject **checks, Py_ssize_t count, Py_ssize_t size,
+                         int64_t key, int64_t total)
+{
+    PyObject *entries = PyBytes_FromStringAndSize(NULL, 8 * count + 4);
+    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
+    if (entries == NULL || data == NULL) {
+        Py_XDECREF(entries), Py_XDECREF(data);
+        return NULL;
+    }
+    unsigned char *entry = (unsigned char *)PyBytes_AS_STRING(entries);
+    char *at = PyBytes_AS_STRING(data);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_ssize_t length = PyBytes_GET_SIZE(records[i]);
+        put_word(entry + 8 * i, (uint32_t)length);
+        put_word(entry + 8 * i + 4, (uint32_t)PyLong_AsUnsignedLongMask(checks[i]));
+        memcpy(at, PyBytes_AS_STRING(records[i]), (size_t)length);
+        at += length;
+    }
+    uint32_t seed = (uint32_t)(key >> OFFSET_BITS) * STREAM_STEP + (uint32_t)key * OFFSET_STEP;
+    uint32_t crc = crc_of(~seed, entry, (size_t)(8 * count));
+    crc = ~crc_of(crc, (unsigned char *)PyBytes_AS_STRING(data), (size_t)size);
+    put_word(entry + 8 * count, crc);
+    return Py_BuildValue("LLNN", (long long)key, (long long)total, entries, data);
+}
+
+/* `cut`, of records that are what their checksums say; None where the Python has to do it. */
+static PyObject *cut_pages(PyObject *module, PyObject *arguments)
+{
+    long long sid, first, total;
+    PyObject *records, *checks;
+    Py_ssize_t most, most_bytes, start = 0;
+    if (!PyArg_ParseTuple(arguments, "LLLO!O!nn", &sid, &first, &total, &PyList_Type, &records,
+                          &PyList_Type, &checks, &most, &most_bytes))
+        return NULL;
+    Py_ssize_t count = PyList_GET_SIZE(records);
+    int is_plain = PyList_GET_SIZE(checks) == count && most > 0 && sid >= 0 && sid < 1LL << 30
+                && first >= 0 && first < (1LL << OFFSET_BITS) - count;
+    for (Py_ssize_t i = 0; i < count && is_plain; i++)
+        is_plain = PyBytes_CheckExact(PyList_GET_ITEM(records, i))
+                && PyBytes_GET_SIZE(PyList_GET_ITEM(records, i)) <= INT32_MAX
+                && PyLong_CheckExact(PyList_GET_ITEM(checks, i));
+    if (!is_plain)
+        Py_RETURN_NONE;
+    PyObject *pages = PyList_New(0);
+    while (pages != NULL && start < count) {
+        Py_ssize_t end = start, size = 0;
+        for (; end < count && end - start < most; end++) {
+            Py_ssize_t more = PyBytes_GET_SIZE(PyList_GET_ITEM(records, end));
+            if (size + more > most_bytes && end > start)
+                break;
+            size += more;
+        }
+        total += size;
+        PyObject *page = page_of(((PyListObject *)records)->ob_item + start,
+                                 ((PyListObject *)checks)->ob_item + start, end - start, size,
+                                 (sid << OFFSET_BITS) + first + end - 1, total);
+        if (page == NULL || PyList_Append(pages, page))
+            Py_CLEAR(pages);
+        Py_XDECREF(page);
+        start = end;
+    }
+    return pages;
+}
+
+/* --- a group of records: writer.py, `Writer._append_all` --------------------------------------- */
+
+enum { HEAD_SID, HEAD_EPOCH, HEAD_TAIL, HEAD_TOTAL, HEAD_CLOSED, HEAD_PAGED, HEAD_RECORDS,
+       HEAD_CHECKS, SPOOL_LOG, SPOOL_EPOCH, SPOOL_RECORDS, SLOTS };
+static const char *const slot_names[SLOTS] = {
+    "sid", "epoch", "tail", "total", "closed", "paged", "records", "checks",
+    "log", "epoch", "records",
+};
+static Py_ssize_t offsets[SLOTS];
+static PyTypeObject *head_type, *spool_type;
+
+static PyObject *bind(PyObject *module, PyObject *arguments)
+{
+    PyTypeObject *head, *spool;
+    if (!PyArg_ParseTuple(arguments, "O!O!", &PyType_Type, &head, &PyType_Type, &spool))
+        return NULL;
+    for (int i = 0; i < SLOTS; i++) {
+        PyObject *owner = (PyObject *)(i < SPOOL_LOG ? head : spool);
+        PyObject *member = PyObject_GetAttrString(owner, slot_names[i]);
+        if (member == NULL || !Py_IS_TYPE(member, &PyMemberDescr_Type)
+            || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
+            Py_XDECREF(member);
+            PyErr_Format(PyExc_TypeError, "%s is no slot", slot_names[i]);
+            return NULL;
+        }
+        offsets[i] = ((PyMemberDescrObject *)member)->d_member->offset;
+        Py_DECREF(member);
+    }
+    Py_INCREF(head), Py_INCREF(spool);
+    Py_XSETREF(head_type, head);
+    Py_XSETREF(spool_type, spool);
+    Py_RETURN_NONE;
+}
+
+static inline PyObject **slot(PyObject *object, int which)
+{
+    return (PyObject **)((char *)object + offsets[which]);
+}
+
+/* A small number that is not negative; -1 for anything else. */
+static inline int64_t small(PyObject *object)
+{
+    int overflow = 1;
+    int64_t value = object != NULL && PyLong_CheckExact(object)
+                        ? PyLong_AsLongLongAndOverflow(object, &overflow) : -1;
+    return overflow || value > INT64_C(1) << 40 ? -1 : value;
+}
+
+#if defined(__GNUC__)
+#define AHEAD(place) __builtin_prefetch(place)
+#else
+#define AHEAD(place) ((void)(place))
+#endif
+
+/* Bring what is touched of the items behind number `i` closer: all of it is cold. */
+static void fetch(PyObject *items, Py_ssize_t i)
+{
+    Py_ssize_t left = PyList_GET_SIZE(items) - i;
+    for (Py_ssize_t n = 4; n >= 1; n--) {
+        PyObject *item = left > n ? PyList_GET_ITEM(items, i + n) : NULL;
+        if (item == NULL || !PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
+            continue;
+        PyObject *spool = PyTuple_GET_ITEM(item, 0);
+        if (n == 4) {
+            for (Py_ssize_t at = 0; at < 192; at += 64)
+                AHEAD((char *)spool + at);
+            continue;
+        }
+        if (!Py_IS_TYPE(spool, spool_type))
+            continue;
+        PyObject *log = *slot(spool, SPOOL_LOG), *records = *slot(spool, SPOOL_RECORDS);
+        if (log == NULL || records == NULL || !PyList_CheckExact(records))
+            continue;
+        Py_ssize_t size = PyList_GET_SIZE(records);
+        if (n == 3)
+            AHEAD(log), AHEAD(records);
+        else if (size > 0 && n == 2)
+            AHEAD(&PyList_GET_ITEM(records, size - 1));
+        else if (size > 0)
+            for (Py_ssize_t at = 0; at < 192; at += 64)
+                AHEAD((char *)PyList_GET_ITEM(records, size - 1) + at);
+    }
+}
+
+/* What a group adds to the row of its commit. */
+typedef struct {
+    uint32_t *numbers;
+    Py_ssize_t count, room;
+    PyObject *records;
+    int64_t size;
+} Row;
+
+static int add_entry(Row *row, uint32_t sid, uint32_t offset, uint32_t length, uint32_t check)
+{
+    if (row->count + 4 > row->room) {
+        Py_ssize_t room = row->room ? 2 * row->room : 1024;
+        uint32_t *numbers = PyMem_Realloc(row->numbers, (size_t)room * sizeof *numbers);
+        if (numbers == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        row->numbers = numbers, row->room = room;
+    }
+    uint32_t *at = row->numbers + row->count;
+    at[0] = sid, at[1] = offset, at[2] = length, at[3] = check;
+    row->count += 4;
+    return 0;
+}
+
+/* Append one item: 1 when it is done, 0 for one that is left to the Python, before anything
+   happened, -1 with an error. */
+static int append_item(Row *row, PyObject *item, PyObject *heads, PyObject *due, int64_t page)
+{
+    if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3
+        || !Py_IS_TYPE(PyTuple_GET_ITEM(item, 0), spool_type))
+        return 0;
+    PyObject *spool = PyTuple_GET_ITEM(item, 0), *log = *slot(spool, SPOOL_LOG);
+    PyObject *records = *slot(spool, SPOOL_RECORDS);
+    int64_t start = small(PyTuple_GET_ITEM(item, 1)), end = small(PyTuple_GET_ITEM(item, 2));
+    if (log == NULL || !PyUnicode_CheckExact(log) || records == NULL || !PyList_CheckExact(records)
+        || start < 0 || end < start || end > PyList_GET_SIZE(records) || end > UINT32_MAX)
+        return 0;
+    PyObject *head = PyDict_GetItemWithError(heads, log);
+    if (head == NULL || !Py_IS_TYPE(head, head_type))
+        return PyErr_Occurred() ? -1 : 0;
+    PyObject *some = *slot(head, HEAD_RECORDS), *checks = *slot(head, HEAD_CHECKS);
+    int64_t sid = small(*slot(head, HEAD_SID)), total = small(*slot(head, HEAD_TOTAL));
+    int64_t paged = small(*slot(head, HEAD_PAGED)), epoch = small(*slot(head, HEAD_EPOCH));
+    if (*slot(head, HEAD_CLOSED) != Py_None || small(*slot(head, HEAD_TAIL)) != start || epoch < 0
+        || epoch != small(*slot(spool, SPOOL_EPOCH)) || sid < 0 || sid > UINT32_MAX || total < 0
+        || paged < 0 || some == NULL || checks == NULL
+        || (some != Py_None && (!PyList_CheckExact(some) || !PyList_CheckExact(checks))))
+        return 0;
+    for (int64_t i = start; i < end; i++) {
+        PyObject *record = PyList_GET_ITEM(records, i);
+        if (!PyBytes_CheckExact(record) || PyBytes_GET_SIZE(record) > INT32_MAX)
+            return 0;
+    }
+    int failed = -1;
+    PyObject *all = NULL;
+    Py_INCREF(head);
+    for (int64_t i = start; i < end; i++) {
+        PyObject *record = PyList_GET_ITEM(records, i);
+        Py_ssize_t length = PyBytes_GET_SIZE(record);
+        uint32_t seed = (uint32_t)sid * STREAM_STEP + (uint32_t)(i + 1) * OFFSET_STEP;
+        uint32_t check = ~crc_of(~seed, (unsigned char *)PyBytes_AS_STRING(record), (size_t)length);
+        if (add_entry(row, (uint32_t)sid, (uint32_t)(i + 1), (uint32_t)length, check)
+            || PyList_Append(row->records, record))
+            goto end;
+        if (some != Py_None) {
+            PyObject *number = PyLong_FromUnsignedLong(check);
+            int is_bad = number == NULL || PyList_Append(some, record)
+                      || PyList_Append(checks, number);
+            Py_XDECREF(number);
+            if (is_bad)
+                goto end;
+        }
+        total += length, row->size += length;
+    }
+    if ((all = PyLong_FromLongLong(total)) == NULL)
+        goto end;
+    Py_INCREF(PyTuple_GET_ITEM(item, 2));
+    Py_XSETREF(*slot(head, HEAD_TAIL), PyTuple_GET_ITEM(item, 2));
+    Py_INCREF(all);
+    Py_XSETREF(*slot(head, HEAD_TOTAL), all);
+    if (end - paged >= page && PyDict_SetItem(due, *slot(head, HEAD_SID), head))
+        goto end;
+    failed = 1;
+end:
+    Py_XDECREF(all);
+    Py_DECREF(head);
+    return failed;
+}
+
+/* append(items, start, heads, due, numbers, records, page, most): the items from `start` on, until
+   one is left to the Python, or there are more than `most` bytes; where that ended, and the bytes. */
+static PyObject *append(PyObject *module, PyObject *arguments)
+{
+    PyObject *items, *heads, *due, *numbers, *bytes = NULL, *done = NULL, *answer = NULL;
+    Py_ssize_t at, page;
+    long long most;
+    Row row = {NULL, 0, 0, NULL, 0};
+    if (!PyArg_ParseTuple(arguments, "O!nO!O!OO!nL", &PyList_Type, &items, &at, &PyDict_Type,
+                          &heads, &PyDict_Type, &due, &numbers, &PyList_Type, &row.records, &page,
+                          &most))
+        return NULL;
+    int is_done = head_type != NULL && at >= 0;
+    while (is_done == 1 && at < PyList_GET_SIZE(items) && row.size <= most) {
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(items, at));
+        fetch(items, at);
+        is_done = append_item(&row, item, heads, due, page);
+        at += is_done == 1;
+        Py_DECREF(item);
+    }
+    if (is_done >= 0)
+        bytes = PyBytes_FromStringAndSize((char *)row.numbers,
+                                          row.count * (Py_ssize_t)sizeof *row.numbers);
+    if (bytes != NULL)
+        done = PyObject_CallMethod(numbers, "frombytes", "O", bytes);
+    if (done != NULL)
+        answer = Py_BuildValue("nL", at, (long long)row.size);
+    PyMem_Free(row.numbers);
+    Py_XDECREF(bytes), Py_XDECREF(done);
+    return answer;
+}
+
 /* --- the module -------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
@@ -244,6 +522,13 @@ static PyMethodDef methods[] = {
      "read(keys, entry_sizes, data_sizes, entries, data, after, most): the records of pages, of\n"
      "which the first three are decimal numbers with commas, from the one with the key `after` + 1\n"
      "on; None where the Python has to look."},
+    {"cut", cut_pages, METH_VARARGS,
+     "cut(sid, first, total, records, checks, most, most_bytes): pages as `pages.cut` makes them, of\n"
+     "records that are what their checksums say; None where the Python has to."},
+    {"bind", bind, METH_VARARGS, "bind(head, spool): the classes whose slots `append` touches."},
+    {"append", append, METH_VARARGS,
+     "append(items, start, heads, due, numbers, records, page, most): the items from `start` on, as\n"
+     "`Writer._append_all` does; where the Python has to go on, and the bytes of the records."},
     {"crc32", crc32, METH_VARARGS,
      "crc32(data, value, plain): as that of zlib; `plain`: as other processors do it."},
     {NULL, NULL, 0, NULL},

@@ -27,7 +27,7 @@ LANE = ("_native", "", "_several", "_by_hand", "_dialects", "_wires", "_socket",
 TESTS = [f"tests/run/test_lane{name}.py" for name in LANE]
 TESTS += ["tests/providers/test_pulled_reads.py"]
 TESTS += ["tests/log/test_sqlite_pages.py", "tests/log/test_sqlite_native.py"]
-TESTS += ["tests/log/test_spool_native.py"]
+TESTS += ["tests/log/test_spool_native.py", "tests/log/test_sqlite_native_groups.py"]
 GENERATED = "any_part or damage or any_columns or any_bytes or however_full"
 GENERATED += " or generated or texts_of_any_kind or any_type or any_form or leaked or gaps"
 #: How the names of what the sanitizers report begin.

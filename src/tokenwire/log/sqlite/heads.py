@@ -12,10 +12,11 @@ from array import array
 from collections.abc import Callable, Iterable
 
 from tokenwire.errors import GoneError, NotFoundError, TokenwireError
+from tokenwire.log.spool import Item, Spool
 from tokenwire.log.sqlite.journal import Journal
-from tokenwire.log.sqlite.pages import PAGE_RECORDS
+from tokenwire.log.sqlite.pages import PAGE_RECORDS, native_module
 
-__all__ = ["Head", "Heads", "load_head", "missing", "name_hash"]
+__all__ = ["Head", "Heads", "load_head", "missing", "name_hash", "native_append"]
 
 #: Entries before all are thrown away and read again.
 MOST_HEADS = 50_000
@@ -88,6 +89,8 @@ class Heads:
         self._heads: dict[str, Head] = {}
         self._numbered: dict[int, Head] = {}
         self._names: dict[int, set[str]] | None = None
+        #: All of them, for whoever looks up many.
+        self.by_name = self._heads
         self.get = self._heads.get
         self.numbered = self._numbered.get
 
@@ -141,3 +144,20 @@ class Heads:
         self._numbered.clear()
         if self._names is not None:
             self._names.clear()
+
+
+#: Items, the first of them, `Heads.by_name`, `Pager.due`, numbers and records of the row,
+#: `PAGE_RECORDS`, and room in the row: how many items are done, and their bytes.
+Append = Callable[
+    [list[Item], int, dict[str, Head], dict[int, Head], "array[int]", list[bytes], int, int],
+    tuple[int, int],
+]
+
+
+def native_append() -> Append | None:
+    """What appends a group in C, if it is there."""
+    module = native_module()
+    if module is None:
+        return None
+    module.bind(Head, Spool)
+    return module.append

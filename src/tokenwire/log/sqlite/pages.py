@@ -16,6 +16,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from typing import Any
 
 from tokenwire import __version__
 from tokenwire.log.sqlite.schema import OFFSET_STEP, STREAM_STEP, damaged, seeds
@@ -27,6 +28,7 @@ __all__ = [
     "cut",
     "insert",
     "matching",
+    "native_module",
     "native_reader",
     "pack",
     "page_tail",
@@ -69,16 +71,16 @@ FROM (SELECT id, entries, data FROM page
 READ_BYTES = 112 << 10
 
 
-#: Raised with every change of what a page is, here and in the twin (`speedups/`).
-PAGES = 1
+#: Raised with every change of what is done with records here, in `Writer._append_all`, and in the
+#: twin of both (`speedups/`).
+PAGES = 2
 
 #: Columns of `READ`, the key before the first record, the most records; None: see Python.
 ReadPages = Callable[[str, str, str, bytes, bytes, int, int], "list[bytes] | None"]
 
 
-def native_reader() -> ReadPages | None:
-    """What reads pages in C, unless it is not installed, of another release, or turned off. It
-    returns what the Python would, or leaves the pages to that."""
+def native_module() -> Any | None:
+    """What handles records in C, unless it is not installed, of another release, or turned off."""
     if os.environ.get("TOKENWIRE_SPEEDUPS", "1").strip().lower() in ("0", "false", "no", "off"):
         return None
     try:
@@ -86,10 +88,19 @@ def native_reader() -> ReadPages | None:
     except ImportError:
         return None
     made_for = getattr(module, "__version__", None), getattr(module, "PAGES", None)
-    return module.read if made_for == (__version__, PAGES) else None
+    return module if made_for == (__version__, PAGES) else None
+
+
+def native_reader() -> ReadPages | None:
+    """What reads pages in C, if it is there. It returns what the Python would, or leaves the pages
+    to that."""
+    module = native_module()
+    return None if module is None else module.read
 
 
 _native = native_reader()
+_module = native_module()
+_native_cut = None if _module is None else _module.cut
 
 
 def pack(numbers: array[int]) -> bytes:
@@ -134,6 +145,11 @@ def cut(
     """Pages of ``records``, whose first has the offset ``first`` and ``total`` bytes before it.
     ``unchecked``: whether these may be other bytes than those of the checksums. A page where they
     are gets no checksum of its own, so that the record is refused from there, too."""
+    if _native_cut is not None and not unchecked:
+        pages = _native_cut(sid, first, total, records, checks, PAGE_RECORDS, PAGE_BYTES)
+        if pages is not None:
+            yield from pages
+            return
     start = 0
     while start < len(records):
         end, size = start, 0

@@ -19,7 +19,7 @@ from tokenwire.errors import LogError, StoreUnavailableError, TokenwireError
 from tokenwire.log.base import Appended
 from tokenwire.log.spool import Item, Outcome, Spool
 from tokenwire.log.sqlite.acts import Acts
-from tokenwire.log.sqlite.heads import Head, Heads, name_hash
+from tokenwire.log.sqlite.heads import Head, Heads, name_hash, native_append
 from tokenwire.log.sqlite.journal import WIDTH, Commit, Hearing, Journal
 from tokenwire.log.sqlite.lock import FileLock
 from tokenwire.log.sqlite.maintenance import (
@@ -42,6 +42,8 @@ from tokenwire.log.sqlite.thread import Job
 __all__ = ["AppendJob", "BatchJob", "Maintenance", "Writer"]
 
 _log = logging.getLogger("tokenwire.log")
+
+_native = native_append()
 
 #: Bytes of records in one row of the journal, about; a larger commit writes several.
 ROW_BYTES = 1 << 20
@@ -352,7 +354,30 @@ class Writer(Acts):
         return head
 
     def _append_all(self, items: list[Item]) -> list[Outcome] | None:
-        """Append the records of ``items``. By hand, as it happens at every token."""
+        """Append the records of ``items``."""
+        if _native is None:
+            return self._append_in_python(items)
+        outcomes: list[Outcome] | None = None
+        at, due = 0, self._pager.due
+        heads, records = self._heads.by_name, self._records
+        while True:
+            room = ROW_BYTES - self._size
+            at, size = _native(items, at, heads, due, self._numbers, records, PAGE_RECORDS, room)
+            self._size += size
+            if self._size > ROW_BYTES:
+                self._flush()
+                continue
+            if at == len(items):
+                return outcomes
+            outcome = self._append_item(*items[at])
+            if outcome is not None:
+                if outcomes is None:
+                    outcomes = [None for _ in items]
+                outcomes[at] = outcome
+            at += 1
+
+    def _append_in_python(self, items: list[Item]) -> list[Outcome] | None:
+        """The same by hand, as it happens at every token."""
         outcomes: list[Outcome] | None = None
         get, due = self._heads.get, self._pager.due
         numbers: list[int] = []
