@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,67 @@ def test_a_planned_reconnect_of_a_socket_is_no_leaving() -> None:
 
     with site(max_age=0.3, retry_ms=100) as here:
         asyncio.run(main(here))
+
+
+_TALK = "scenario:slow?rate=20"
+_WIRES: dict[str, tuple[str, dict[str, Any]]] = {
+    "openai": (
+        "/v1/chat/completions",
+        {"model": "demo", "stream": True, "messages": [{"role": "user", "content": _TALK}]},
+    ),
+    "anthropic": (
+        "/v1/messages",
+        {
+            "model": "demo",
+            "stream": True,
+            "max_tokens": 999,
+            "messages": [{"role": "user", "content": _TALK}],
+        },
+    ),
+    "ai-sdk": (
+        "/api/chat",
+        {
+            "id": "c",
+            "messages": [{"id": "u", "role": "user", "parts": [{"type": "text", "text": _TALK}]}],
+        },
+    ),
+    "ag-ui": (
+        "/ag-ui",
+        {
+            "threadId": "t1",
+            "runId": "r1",
+            "messages": [{"id": "m", "role": "user", "content": _TALK}],
+            "tools": [],
+            "context": [],
+            "state": {},
+            "forwardedProps": {},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("wire", _WIRES)
+@pytest.mark.parametrize("waits", [False, True], ids=["at its start", "on its way"])
+def test_a_wire_without_a_farewell_breaks_off_and_nothing_is_said_to_have_failed(
+    wire: str, waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, body = _WIRES[wire]
+    data = b""
+    with ExitStack() as ends, httpx.Client(timeout=60, trust_env=False) as client:
+        with site(graceful_stop=2.0) as here, caplog.at_level("INFO"):
+            answer = ends.enter_context(client.stream("POST", here.url + path, json=body))
+            pieces = answer.iter_raw()
+            while waits and data.count(b"data: ") < 12:
+                data += next(pieces)
+        # The server has stopped.
+        with pytest.raises(httpx.RemoteProtocolError):
+            for piece in pieces:
+                data += piece
+    assert b"[DONE]" not in data
+    assert b"message_stop" not in data
+    assert b"RUN_FINISHED" not in data
+    assert data.endswith(b"\n\n"), "no event is cut in two"
+    assert not [r.getMessage() for r in caplog.records if r.levelname in ("ERROR", "WARNING")]
 
 
 def test_who_does_not_come_back_has_left() -> None:

@@ -76,8 +76,9 @@ class Transport:
     unread: Callable[[], bool] | None = None
     #: Count the connection's buffers under the name of its client.
     rename: Callable[[str], None] | None = None
-    #: Drop the connection at once.
+    #: Drop the connection at once; close it behind what was written of a response without its end.
     abort: Callable[[], None] | None = None
+    cut: Callable[[], None] | None = None
     #: The server dropped the connection, because its peer did not read.
     is_slow: bool = False
     #: The response's body, past ASGI's `send`.
@@ -114,7 +115,7 @@ class Transport:
     def forget(self) -> None:
         """The request is over: let go of the connection, which has this in its scope. Such cycles
         would wait for the collector, as many as there were requests."""
-        self.send = self.unsent = self.unread = self.rename = self.abort = None
+        self.send = self.unsent = self.unread = self.rename = self.abort = self.cut = None
         self.body = self.give_up = self.accept_up_to = self.account = None
         self.rest = self.when_over = self.on_gone = None
 
@@ -124,6 +125,12 @@ class Transport:
         if self.abort is not None:
             self.abort()
             await asyncio.sleep(0)  # the server hears of it before this returns
+
+    def break_off(self) -> None:
+        """End the response without its end, so that nobody takes it for whole; what was written is
+        sent. Another server does that by itself."""
+        if self.cut is not None:
+            self.cut()
 
 
 def transport_of(scope: Scope) -> Transport:

@@ -181,6 +181,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         own = transport_of(cast(dict[str, Any], self.scope))
         own.unsent, own.abort = self.transport.get_write_buffer_size, self._abort
+        own.cut = self._cut
         own.rename = self._rename
         self._header_bytes = self._message_bytes = self._body_bytes = 0
         self._chunks = self._trailer_bytes = 0
@@ -354,6 +355,15 @@ class GuardedProtocol(HttpToolsProtocol):
         for body in self._bodies():
             body.close()
         self.transport.abort()
+
+    def _cut(self) -> None:
+        """End a response without its end: nothing of it has failed, and what was written goes."""
+        for body in self._bodies():
+            body.release()
+            body.close()
+        for cycle in self._cycles:
+            cycle.disconnected = True  # so that uvicorn lets its application return
+        self.transport.close()
 
     def check(self, now: float) -> None:
         """Close what is late. Called by the ticker."""

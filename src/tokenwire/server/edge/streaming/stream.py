@@ -278,6 +278,7 @@ class Stream:
                 self.connection.leaving, self.connection.expires = None, float("inf")
                 return False
             self.why = reason
+            self._transport.break_off()
             return True
         await self._out.send(farewell, last=True)
         self.why = {"max_age": "age"}.get(reason, reason)
@@ -292,6 +293,8 @@ class Stream:
         farewell = self._farewell(self.why)
         if farewell is not None:
             await self._out.send(farewell, last=True)
+        else:
+            self._transport.break_off()
 
     async def _finish(self) -> None:
         end = self.encoder.finish()
