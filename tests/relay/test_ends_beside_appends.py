@@ -210,6 +210,49 @@ def test_an_answer_that_a_run_ended_without_is_refused(every_log: NewLog, kind: 
     run_async(main())
 
 
+@pytest.mark.parametrize("is_late", [True, False])
+def test_whoever_answers_hears_that_the_run_has_not_taken_it_yet(
+    every_log: NewLog, is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of the run is another, and slower than whoever answers may wait: the answer is
+    recorded, and nothing says that it counts. It does not: the run ends without it."""
+    monkeypatch.setattr(commands, "_TAKEN_SECONDS", 0.0 if is_late else 60.0)
+
+    async def main() -> None:
+        fails = asyncio.Event()
+
+        async def asks(ctx: RunContext) -> str:
+            question = asyncio.create_task(ctx.request_approval("delete", {"path": "a"}))
+            if not is_late:
+                return str(await question)
+            await fails.wait()
+            question.cancel()
+            raise ValueError("no")
+
+        store, agents = every_log(), agents_of([asks])
+        async with simulator() as server, relay(server, log=store, agents=agents) as runs:
+            run = (await runs.start(request_of("Hi"), model="asks")).id
+            while not (waiting := (await runs.fold(run)).waiting):
+                await asyncio.sleep(0.01)
+            door, task = Runs(store), runs.owned[run].task
+            if not is_late:
+                assert await door.approve(run, waiting[0], approved=True)
+                await task
+                return
+            monkeypatch.setattr(OwnedRun, "deliver", lambda self, commands: False)  # busy
+            assert not await door.approve(run, waiting[0], approved=True)
+            fails.set()
+            await task
+            events = (await read_run(store, run)).events()
+            assert isinstance(events[-1], m.RunEnd)
+            assert not [event for event in events if isinstance(event, m.ApprovalAnswer)]
+            with pytest.raises(ConflictError, match="ended before") as refused:
+                await door.approve(run, waiting[0], approved=True)
+            assert refused.value.details["reason"] == "run_ended"
+
+    run_async(main())
+
+
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_an_answer_that_comes_while_the_end_is_written_is_refused(
     every_log: NewLog, where: str, monkeypatch: pytest.MonkeyPatch

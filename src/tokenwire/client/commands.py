@@ -153,13 +153,15 @@ class Client:
         approved: bool = True,
         reason: str | None = None,
         arguments: Any = None,
-    ) -> None:
+    ) -> bool:
         """Decide the ``approval-request`` with the id ``approval``: ``approved`` or not;
-        ``arguments`` replaces the call's own. The first decision
-        wins; later ones raise `ConflictError`, as does a retry whose first response was lost."""
+        ``arguments`` replaces the call's own. The first decision wins; later ones raise
+        `ConflictError`, as does a retry whose first response was lost. False where the run has not
+        taken the decision yet: it may end without it, and its events say whether it did."""
         body: dict[str, Any] = {"approved": approved, "reason": reason, "arguments": arguments}
         path = f"{self._path(run)}/approvals/{part_of_path(approval)}"
-        await self._requests.send("POST", path, {k: v for k, v in body.items() if v is not None})
+        body = {name: value for name, value in body.items() if value is not None}
+        return _is_taken(await self._requests.send("POST", path, body))
 
     async def waiting(
         self,
@@ -198,11 +200,11 @@ class Client:
         path = f"{self._path(run)}/approvals/{part_of_path(approval)}/links"
         await self._requests.send("DELETE", path)
 
-    async def answer_tool(self, run: str | RunInfo, call: str, content: Any) -> None:
-        """Record ``content``, any JSON value, as the result of the tool call with the id ``call``.
-        Raises `ConflictError` if it has one."""
+    async def answer_tool(self, run: str | RunInfo, call: str, content: Any) -> bool:
+        """Record ``content``, any JSON value, as the result of the tool call with the id ``call``;
+        what is returned as of `approve`. Raises `ConflictError` if it has one."""
         path = f"{self._path(run)}/tools/{part_of_path(call)}"
-        await self._requests.send("POST", path, {"content": content})
+        return _is_taken(await self._requests.send("POST", path, {"content": content}))
 
     async def delete(self, run: str | RunInfo) -> None:
         """Cancel the run and delete its log."""
@@ -247,6 +249,11 @@ class Client:
 
     def _path(self, run: str | RunInfo) -> str:
         return f"/v1/runs/{run_of_path(id_of(run))}"
+
+
+def _is_taken(answer: Any) -> bool:
+    """Whether the run has what was answered; a server of an earlier release does not say it."""
+    return not isinstance(answer, dict) or answer.get("taken", True) is True
 
 
 def _opener(transport: str) -> Open:

@@ -133,8 +133,10 @@ def approval_answer(
         reason=reason,
         arguments=arguments,
     )
-    if tool.approved is not None or tool.done or has_ended:
+    if tool.approved is not None or tool.done:
         raise _conflict(answer)
+    if has_ended:
+        raise _too_late()
     state = fold.approvals.get(approval_id)
     if state is not None and state.expires is not None and time.time() * 1000 >= state.expires:
         raise ConflictError("this approval has expired; nobody decided in time", reason=EXPIRED)
@@ -190,8 +192,10 @@ def tool_answer(
         raise ConflictError("this tool runs on the server, which alone can record its result")
     answer = ToolResult(call_id=call_id, content=content, by=by)
     tool = fold.tools.get(call_id)
-    if has_ended or (tool is not None and tool.done):
+    if tool is not None and tool.done:
         raise _conflict(answer)
+    if has_ended:
+        raise _too_late()
     _check_form(answer, "the contents of the result")
     return answer
 
@@ -220,10 +224,11 @@ def check_first(answer: Answer, mailbox: Iterable[tuple[int, bytes]]) -> None:
 
 async def check_taken(
     answer: Answer, store: Records, run: str, state: Callable[[], Awaitable[Fold]]
-) -> None:
-    """Wait until the run takes ``answer``, for `_TAKEN_SECONDS` at most: a run whose owner is busy
-    or lost takes it later. ``state``: the run's, as far as this process knows it. Raises
-    `ConflictError` when the run has ended, or is about to, without it."""
+) -> bool:
+    """Wait until the run takes ``answer``, for `_TAKEN_SECONDS` at most, and return whether it has:
+    a run whose owner is busy or lost takes it later, or ends without it. ``state``: the run's, as
+    far as this process knows it. Raises `ConflictError` when the run has ended, or is about to,
+    without it."""
     end, pause, tail = time.monotonic() + _TAKEN_SECONDS, 0.001, -1
     fold = Fold()
     while True:
@@ -232,11 +237,11 @@ async def check_taken(
         if info.tail != tail:
             tail, fold = info.tail, await state()
         if _is_taken(answer, fold):
-            return
+            return True
         if fold.outcome is not None or info.closed is not None:
-            raise ConflictError("this run ended before the answer came")
+            raise _too_late()
         if time.monotonic() >= end:
-            return
+            return False
         await asyncio.sleep(pause)
         pause = min(0.1, pause * 2)
 
@@ -255,6 +260,10 @@ def _answers_same(earlier: Command | None, answer: Answer) -> bool:
     if isinstance(earlier, ToolResult) and isinstance(answer, ToolResult):
         return earlier.call_id == answer.call_id
     return False
+
+
+def _too_late() -> ConflictError:
+    return ConflictError("this run ended before the answer came", reason="run_ended")
 
 
 def _conflict(answer: Answer) -> ConflictError:

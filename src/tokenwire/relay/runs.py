@@ -382,12 +382,12 @@ class Runs:
         arguments: dict[str, Any] | None = None,
         principal: str = "",
         member: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Record the decision on the approval ``approval_id``: ``approved`` or not; ``arguments``
         replaces the call's own. ``member``: the membership that must still be the principal's. The
-        first decision wins. Raises `NotFoundError` for an approval that the run has not requested,
-        `ConflictError` for one that is decided, and `InputError` for arguments that do not fit the
-        tool; the approval then stays open."""
+        first decision wins. False where the run's process, another one, has not taken it yet.
+        Raises `NotFoundError` for an approval that the run has not requested, `ConflictError` for
+        one that is decided, and `InputError` for arguments that do not fit; it then stays open."""
         info = (await self._checked(run, principal, "approve")).info
         answer = approval_answer(
             await self._state(run),
@@ -401,9 +401,10 @@ class Runs:
         )
         # Once more, as the log may have been long: right before the decision is recorded.
         await checked_run(self.store, self.members, run, principal, "approve", member=member)
-        await self._answer(run, answer)
+        is_taken = await self._answer(run, answer)
         if info.thread is not None:
             self.worker.feeds.tell_approval(info.thread, run, answer)
+        return is_taken
 
     async def supersede(self, run: str, *, reason: str, principal: str = "") -> None:
         """Cancel a run in whose place ``principal`` wants another turn; approvals that it waits for
@@ -425,10 +426,10 @@ class Runs:
         content: Any,
         by: str | None = None,
         principal: str = "",
-    ) -> None:
-        """Record ``content``, any JSON value, as the result of the client tool's call ``call_id``.
-        The first result wins: later ones raise `ConflictError`, as does a tool that runs on the
-        server. Raises `NotFoundError` for a call that the run has not made."""
+    ) -> bool:
+        """Record ``content``, any JSON value, as the result of the client tool's call ``call_id``;
+        False as of `approve`. The first result wins: later ones raise `ConflictError`, as does a
+        tool that runs on the server; `NotFoundError`: for a call that the run has not made."""
         info, meta, _ = await self._checked(run, principal, "write")
         answer = tool_answer(
             await self._state(run),
@@ -439,7 +440,7 @@ class Runs:
             by=by,
             principal=meta.principal,
         )
-        await self._answer(run, answer)
+        return await self._answer(run, answer)
 
     async def delete(self, run: str, *, principal: str = "") -> None:
         """Stop a run and erase everything stored for it."""
@@ -471,12 +472,12 @@ class Runs:
         if owned is not None:
             await owned.check_commands()
 
-    async def _answer(self, run: str, answer: Answer) -> None:
-        """Record an answer. Raises `ConflictError` for any but the first one in the mailbox, and
-        for one that a run ends without."""
+    async def _answer(self, run: str, answer: Answer) -> bool:
+        """Record an answer; whether the run has it. Raises `ConflictError` for any but the first in
+        the mailbox, and for one that a run ends without."""
         await self._command(run, answer)
         check_first(answer, await self.store.commands(run))
-        await check_taken(answer, self.store, run, lambda: self._state(run))
+        return await check_taken(answer, self.store, run, lambda: self._state(run))
 
     async def _state(self, run: str) -> Fold:
         owned = self.owned.get(run)

@@ -145,7 +145,8 @@ export class TokenwireClient {
       try {
         return await this.json(method, path, body);
       } catch (error) {
-        if (lost && asError(error).status === done) return null;
+        const { status, reason } = asError(error);
+        if (lost && status === done && reason !== "run_ended") return null;
         lost = true;
         throw error;
       }

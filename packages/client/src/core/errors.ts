@@ -8,6 +8,8 @@ export class TokenwireError extends Error {
     readonly status = 0,
     readonly retryable = false,
     readonly retryAfter?: number,
+    /** Why, in a word, where the server says it: `run_ended`, `expired`, ... */
+    readonly reason?: string,
   ) {
     super(message);
   }
@@ -48,12 +50,14 @@ export function errorIn(
   retryable = false,
   after?: number,
 ): TokenwireError {
+  let reason: string | undefined;
   try {
     const told = JSON.parse(text) as Record<string, unknown>;
     const inner = (told.error ?? told) as Record<string, unknown>;
     if (typeof inner === "string") message = inner;
     else {
       if (typeof inner.code === "string") code = inner.code;
+      if (typeof inner.reason === "string") reason = inner.reason;
       if (typeof inner.message === "string") message = inner.message;
       else if (typeof told.detail === "string") message = told.detail;
       retryable ||= !status && inner.retryable === true;
@@ -61,7 +65,7 @@ export function errorIn(
   } catch {
     // Not JSON: a proxy's page. The status says enough.
   }
-  return new TokenwireError(code, message.slice(0, 500), status, retryable, after);
+  return new TokenwireError(code, message.slice(0, 500), status, retryable, after, reason);
 }
 
 /** `Retry-After` in milliseconds, from seconds or a date. */

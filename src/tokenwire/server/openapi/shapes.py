@@ -82,17 +82,20 @@ class EventPage(msgspec.Struct):
 
 
 class Approved(msgspec.Struct):
-    """An answer that was recorded."""
+    """An answer that was recorded. ``taken``: the run has it; false where the run's process, which
+    is another, has not taken it yet: it may end without it, and repeating the request says so."""
 
     id: str
     approved: bool
+    taken: bool
 
 
 class ToolAnswered(msgspec.Struct):
-    """A result that was recorded."""
+    """A result that was recorded; ``taken`` as of an approval."""
 
     id: str
     call_id: str
+    taken: bool
 
 
 class AttachToken(msgspec.Struct, omit_defaults=True):

@@ -226,7 +226,7 @@ async def resume_waiting(state: State, body: UIRequest, info: RequestInfo) -> Re
     return Resumption(body.run, wait, resolved | answer_ids)
 
 
-async def _first_wins(answering: Awaitable[None]) -> None:
+async def _first_wins(answering: Awaitable[object]) -> None:
     try:
         await answering
     except ConflictError:

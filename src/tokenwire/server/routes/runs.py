@@ -266,7 +266,7 @@ async def approve(state: State, request: Request, info: RequestInfo) -> Response
     run = run_id(request)
     body = read_body(info.json, ApprovalBody)
     async with count_misses(state, info):
-        await state.runs.approve(
+        is_taken = await state.runs.approve(
             run,
             request.path_params["approval"],
             approved=body.approved,
@@ -275,7 +275,7 @@ async def approve(state: State, request: Request, info: RequestInfo) -> Response
             arguments=body.arguments,
             principal=info.principal,
         )
-    return json_response({"id": run, "approved": body.approved}, 202)
+    return json_response({"id": run, "approved": body.approved, "taken": is_taken}, 202)
 
 
 async def answer_tool(state: State, request: Request, info: RequestInfo) -> Response:
@@ -283,14 +283,15 @@ async def answer_tool(state: State, request: Request, info: RequestInfo) -> Resp
     run = run_id(request)
     body = read_body(info.json, ToolAnswerBody)
     async with count_misses(state, info):
-        await state.runs.answer_tool(
+        is_taken = await state.runs.answer_tool(
             run,
             request.path_params["call"],
             content=body.content,
             by=info.by,
             principal=info.principal,
         )
-    return json_response({"id": run, "call_id": request.path_params["call"]}, 202)
+    call = request.path_params["call"]
+    return json_response({"id": run, "call_id": call, "taken": is_taken}, 202)
 
 
 async def delete(state: State, request: Request, info: RequestInfo) -> Response:

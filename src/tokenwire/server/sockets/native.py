@@ -269,7 +269,7 @@ class NativeSocket(Socket):
         await self._ok(command)
 
     async def _approve(self, command: _Approve) -> None:
-        await self.state.runs.approve(
+        is_taken = await self.state.runs.approve(
             command.run,
             command.approval_id,
             approved=command.approved,
@@ -278,17 +278,17 @@ class NativeSocket(Socket):
             arguments=command.arguments,
             principal=self.info.principal,
         )
-        await self._ok(command)
+        await self._ok(command, taken=is_taken)
 
     async def _tool(self, command: _Tool) -> None:
-        await self.state.runs.answer_tool(
+        is_taken = await self.state.runs.answer_tool(
             command.run,
             command.call_id,
             content=command.content,
             by=self.info.by,
             principal=self.info.principal,
         )
-        await self._ok(command)
+        await self._ok(command, taken=is_taken)
 
     async def _follow_thread(self, command: _FollowThread) -> None:
         await self._threads.follow(command.thread, command.after, command.runs)
@@ -381,9 +381,9 @@ class NativeSocket(Socket):
     async def _say(self, value: dict[str, Any]) -> None:
         await self.send({key: item for key, item in value.items() if item is not None})
 
-    async def _ok(self, command: _Command) -> None:
+    async def _ok(self, command: _Command, **more: Any) -> None:
         run = command.run if isinstance(command, _Run | _Follow) else None
-        await self._say({"op": "ok", "id": command.id, "run": run})
+        await self._say({"op": "ok", "id": command.id, "run": run, **more})
 
     def _fields(self, error: TokenwireError) -> dict[str, Any]:
         return error_fields(error, self.info.id)

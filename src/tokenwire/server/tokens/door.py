@@ -55,13 +55,13 @@ class GrantedRuns(Runs):
         _require("write")
         return await super().cancel(run, **how)
 
-    async def approve(self, run: str, approval_id: str, **answer: Any) -> None:
+    async def approve(self, run: str, approval_id: str, **answer: Any) -> bool:
         _require("approve")
-        await super().approve(run, approval_id, **answer)
+        return await super().approve(run, approval_id, **answer)
 
-    async def answer_tool(self, run: str, call_id: str, **answer: Any) -> None:
+    async def answer_tool(self, run: str, call_id: str, **answer: Any) -> bool:
         _require("write")
-        await super().answer_tool(run, call_id, **answer)
+        return await super().answer_tool(run, call_id, **answer)
 
     async def delete(self, run: str, *, principal: str = "") -> None:
         only_by_login()

@@ -142,7 +142,7 @@ async def _answer(caller: Caller, body: A2AMessage, task: str) -> Sent:
     return Sent(info, frozenset(names))
 
 
-def _record(caller: Caller, task: str, decision: Decision | Given) -> Awaitable[None]:
+def _record(caller: Caller, task: str, decision: Decision | Given) -> Awaitable[object]:
     runs, by, principal = caller.state.runs, caller.info.by, caller.principal
     if isinstance(decision, Given):
         return runs.answer_tool(
@@ -159,7 +159,7 @@ def _record(caller: Caller, task: str, decision: Decision | Given) -> Awaitable[
     )
 
 
-async def _first_wins(answering: Awaitable[None]) -> None:
+async def _first_wins(answering: Awaitable[object]) -> None:
     try:
         await answering
     except ConflictError:

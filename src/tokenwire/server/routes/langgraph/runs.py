@@ -182,7 +182,7 @@ async def waiting_run(caller: Caller, thread: str) -> RunInfo:
     raise ConflictError("no run of this thread waits for an answer", reason="nothing_waits")
 
 
-def _record(caller: Caller, run: str, answer: Decision | Given) -> Awaitable[None]:
+def _record(caller: Caller, run: str, answer: Decision | Given) -> Awaitable[object]:
     runs, by, principal = caller.state.runs, caller.info.by, caller.principal
     if isinstance(answer, Given):
         return runs.answer_tool(
