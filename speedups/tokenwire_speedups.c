@@ -20,7 +20,7 @@
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 8
+#define TWIN 9
 /* That of log/spool.py: both are raised with every change of what `land` or `pack` do. */
 #define SPOOL 3
 
@@ -682,8 +682,8 @@ static int flag(PyObject *object, enum slot s, int *value)
 static Py_ssize_t fill_form(Offer *offer, PyObject *form, const Piece *piece, int64_t seq)
 {
     Held held = {.count = 0};
-    Bytes plain, chunk, head, text = piece->text, cursor = {NULL, 0}, number_text = {NULL, 0};
-    char cursor_out[40], number_out[24];
+    Bytes plain, chunk, head, text = piece->text, number_text = {NULL, 0};
+    char number_out[24];
     int64_t fixed, shift = 0;
     int has_cursor, is_json;
     Py_ssize_t filled = -1, room = (Py_ssize_t)sizeof offer->out - offer->size;
@@ -714,20 +714,23 @@ static Py_ssize_t fill_form(Offer *offer, PyObject *form, const Piece *piece, in
     else if (!has_at(piece->json.data, piece->json.size, 0, head)
              || (!is_json && memchr(text.data, '\\', (size_t)text.size) != NULL))
         goto done;
+    Gap gaps[5] = {{'x', {NULL, 0}, fixed + text.size}};
+    int count = 1;
     if (has_cursor) {
-        Gap gaps[] = {{'d', {NULL, 0}, seq}, {'b', piece->check, 0}};
-        cursor = (Bytes){cursor_out, fill(cursor_out, 40, (Bytes){"%d-%b", 5}, gaps, 2)};
+        gaps[count++] = (Gap){'d', {NULL, 0}, seq};
+        gaps[count++] = (Gap){'b', piece->check, 0};
+        gaps[0].number += piece->check.size + 1;
+        for (int64_t rest = seq; rest > 0; rest /= 10)
+            gaps[0].number++;
     }
+    gaps[count++] = (Gap){'b', text, 0};
     if (shifted != Py_None) {
         Gap gap = {'d', {NULL, 0}, seq + shift};
         number_text = (Bytes){number_out, fill(number_out, 24, (Bytes){"%d", 2}, &gap, 1)};
+        gaps[count++] = (Gap){'b', number_text, 0};
+        gaps[0].number += number_text.size;
     }
-    Gap gaps[] = {
-        {'x', {NULL, 0}, fixed + cursor.size + text.size + number_text.size},
-        {'b', cursor, 0}, {'b', text, 0}, {'b', number_text, 0},
-    };
-    if (cursor.size < 0 || number_text.size < 0
-        || (filled = fill(out, room, chunk, gaps, 4)) <= 0)
+    if (number_text.size < 0 || (filled = fill(out, room, chunk, gaps, count)) <= 0)
         filled = -1;
 done:
     let_go(&held);

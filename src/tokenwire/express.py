@@ -104,14 +104,13 @@ class Form:
     """One chunk with one record, as a wire has it: fixed bytes around its cursor, its JSON or the
     text in that, and a number. Made by `form_of`, so that forms that are equal are the same."""
 
-    __slots__ = ("chunk", "fixed", "gaps", "has_cursor", "head", "is_json", "plain", "shift")
+    __slots__ = ("chunk", "fixed", "has_cursor", "head", "is_json", "plain", "shift")
 
     def __init__(
         self, body: bytes, head: bytes, has_cursor: bool, is_json: bool, shift: int | None
     ) -> None:
-        #: The chunk's size, ``body``, and the line end behind it. ``fixed``: the bytes of its size
-        #: that are in no gap.
-        self.chunk, self.fixed = b"%%x\r\n%b\r\n" % body, len(body % (b"", b"", b""))
+        #: The bytes of the chunk's size that are in no gap.
+        self.fixed = len(body % (b"", b"", b""))
         #: The JSON of a record before its text; empty where any record fits, with all of its JSON.
         self.head = head
         self.has_cursor = has_cursor
@@ -123,9 +122,9 @@ class Form:
         #: and number: those of ``body`` that stay empty are not there to be filled.
         gaps = iter((b"%d-%b" * has_cursor, b"%b", b"" if shift is None else b"%b"))
         filled = _GAP.sub(lambda found: found[0] if found[0] == b"%%" else next(gaps), body)
-        self.gaps = b"%%x\r\n%b\r\n" % filled
+        self.chunk = b"%%x\r\n%b\r\n" % filled
         #: The same where it has offset, check and JSON alone; else empty.
-        self.plain = self.gaps if has_cursor and not head and shift is None else b""
+        self.plain = self.chunk if has_cursor and not head and shift is None else b""
 
     def fill(self, offset: int, check: bytes, json: bytes, text: bytes) -> bytes:
         """The chunk of the record at ``offset`` whose JSON has ``text``; empty where it does not
@@ -143,13 +142,13 @@ class Form:
             digits = 4 if 999 < offset < 10_000 else 3 if 99 < offset < 1000 else len(str(offset))
             size += digits + 1 + len(check)
             if shift is None:
-                return self.gaps % (size, offset, check, text)
+                return self.chunk % (size, offset, check, text)
             number = b"%d" % (offset + shift)
-            return self.gaps % (size + len(number), offset, check, text, number)
+            return self.chunk % (size + len(number), offset, check, text, number)
         if shift is None:
-            return self.gaps % (size, text)
+            return self.chunk % (size, text)
         number = b"%d" % (offset + shift)
-        return self.gaps % (size + len(number), text, number)
+        return self.chunk % (size + len(number), text, number)
 
 
 @lru_cache(1024)

@@ -413,8 +413,9 @@ def test_an_attribute_of_any_type(name):
 
 
 FORMS = [
-    b"", b"%x", b"%b%b%b", b"%x%b%b%b", b"%d%b%b", b"%", b"%x %s %a", b"%%%x%%%b%b%b%%",
-    b"%X%b%b%b", b"x" * 20_000 + b"%x%b%b%b", "%x%b%b%b", b"%b%d%d", b"%x%b%b",
+    b"", b"%x", b"%b%b%b", b"%x%d-%b%b%b", b"%x%b%b%b", b"%", b"%x %s %a", b"%%%x%%%d%b%b%b%%",
+    b"%X%d%b%b%b", b"x" * 20_000 + b"%x%d%b%b%b", "%x%d%b%b%b", b"%b%d%d", b"%x%d%b%b",
+    b"%x%d%b%b%d",
 ]  # fmt: skip
 
 
@@ -551,7 +552,7 @@ def test_nothing_is_leaked():
         lane.readers[0].port.send = boom  # type: ignore[union-attr]
 
     def odd_form(lane: Desk) -> None:
-        own_form(lane).chunk = b"%d%b%b%b"
+        own_form(lane).chunk = b"%d%d-%b%b%b"
 
     def of_text(lane: Desk) -> None:
         own_form(lane)
