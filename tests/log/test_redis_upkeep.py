@@ -337,6 +337,47 @@ def test_a_log_that_its_owner_puts_back_is_not_reported(server: RedisServer) -> 
     run(server.url, case)
 
 
+def test_what_is_put_back_is_found_as_before(server: RedisServer) -> None:
+    """In its conversation and under its idempotency key, as of when it was created."""
+
+    async def case(store: RedisStore) -> None:
+        how: dict[str, Any] = {"owner": "me", "lease": 60, "key": "k", "key_hash": "h"}
+        made = await store.create("s", thread="t", **how)
+        await store.append("s", epoch=1, first=1, records=[b"x"])
+        server.ask("FLUSHALL")
+        assert await store._losses.put_back("s")
+        assert (await store.describe("s")).created == made.created
+        assert await store._index.members("t") == ["s"]
+        assert (await store.create("other", thread="t", **how)).log == "s"
+        assert await store._index.members("t") == ["s"]
+
+    run(server.url, case)
+
+
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_a_lost_log_that_was_erased_since_is_not_put_back(
+    server: RedisServer, is_claimed: bool
+) -> None:
+    """By another process, of which the owner has not heard when it does."""
+
+    async def case(store: RedisStore) -> None:
+        await store.create("s", owner="me", lease=0.0 if is_claimed else 60, thread="t", key="k")
+        if is_claimed:
+            assert await store.claim("s", owner="me", lease=60) is not None
+        owned = store._owned["s"]
+        server.ask("FLUSHALL")
+        assert await store._losses.put_back("s")
+        await store.delete("s")
+        store._owned["s"] = owned  # as where it has not heard of it
+        assert not await store._losses.put_back("s")
+        with pytest.raises(NotFoundError):
+            await store.describe("s")
+        assert await store._index.members("t") == []
+        assert server.answer("EXISTS", store._index._key("k")) == 0
+
+    run(server.url, case)
+
+
 # No memory left
 
 

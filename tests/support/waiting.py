@@ -17,7 +17,7 @@ from tokenwire.relay.description import RunInfo
 from tokenwire.testing import ScriptedModel, call
 from tokenwire.tools.registry import ToolSet
 
-__all__ = ["Mail", "begin", "process", "until", "waits"]
+__all__ = ["Errand", "Mail", "begin", "process", "until", "waits"]
 
 _numbers = itertools.count()
 
@@ -44,6 +44,21 @@ class Mail:
     def model(self) -> ScriptedModel:
         """The model of all processes: its first answer calls the tool, its second one ends."""
         return ScriptedModel(*self.scripts)
+
+
+class Errand(Mail):
+    """As `Mail`, with a tool of the client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts = [[call("look", {})], ["Done."]]
+
+        @tool(executor="client")
+        def look() -> str:
+            """Look."""
+            raise AssertionError("the client runs it")
+
+        self.tools = ToolSet([look])
 
 
 @asynccontextmanager

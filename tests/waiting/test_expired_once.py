@@ -14,8 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from support.agents import crash, events_of
-from support.waiting import Mail, begin, process, until
-from tokenwire import tool
+from support.waiting import Errand, Mail, begin, process, until
 from tokenwire.errors import ConflictError
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
@@ -32,26 +31,9 @@ from tokenwire.relay.runs import Runs
 from tokenwire.relay.waiting.inbox import Inbox
 from tokenwire.relay.waiting.links import Links
 from tokenwire.run.inbox import Inbox as RunInbox
-from tokenwire.testing import call
-from tokenwire.tools.registry import ToolSet
 
 WAYS = ["approve", "deny", "link", "result", "cancel"]
 Do = Callable[[], Awaitable[None]]
-
-
-class Errand(Mail):
-    """As `Mail`, with a tool of the client."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scripts = [[call("look", {})], ["Done."]]
-
-        @tool(executor="client")
-        def look() -> str:
-            """Look."""
-            raise AssertionError("the client runs it")
-
-        self.tools = ToolSet([look])
 
 
 class Around:

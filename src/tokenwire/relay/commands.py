@@ -18,6 +18,7 @@ import msgspec
 from tokenwire.errors import ConflictError, InputError, NotFoundError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
+from tokenwire.events.state import ToolState
 from tokenwire.log.base import Records
 from tokenwire.run.expiry import EXPIRED
 from tokenwire.tools.check import check_edited
@@ -53,6 +54,10 @@ _EXPIRY = "expiry"
 
 #: Seconds for which who answered waits to hear that the run has taken the answer.
 _TAKEN_SECONDS = 0.5
+
+#: Of a call whose result somebody sent, and the model does not get. Other errors are of calls that
+#: nobody answered.
+_ERRORS_OF_RESULTS = frozenset({"bad_result", "oversize"})
 
 _decoder = msgspec.json.Decoder(Command)
 
@@ -133,13 +138,15 @@ def approval_answer(
         reason=reason,
         arguments=arguments,
     )
-    if tool.approved is not None or tool.done:
+    if tool.approved is False and tool.approval_reason == EXPIRED:
+        raise _expired()
+    if tool.approved is not None:
         raise _conflict(answer)
-    if has_ended:
-        raise _too_late()
+    if has_ended or tool.done:
+        raise _too_late(has_ended, tool)
     state = fold.approvals.get(approval_id)
     if state is not None and state.expires is not None and time.time() * 1000 >= state.expires:
-        raise ConflictError("this approval has expired; nobody decided in time", reason=EXPIRED)
+        raise _expired()
     if reason == EXPIRED:
         raise InputError(
             f"the reason '{EXPIRED}' is of approvals that nobody decided; write another",
@@ -189,13 +196,15 @@ def tool_answer(
         raise NotFoundError("this run has no such tool call", what="tool_call")
     ours = tools.get(call.attrs.get("name", "")) if tools is not None else None
     if ours is not None and ours.executor == "server" and ours.allows(principal):
-        raise ConflictError("this tool runs on the server, which alone can record its result")
+        raise ConflictError(
+            "this tool runs on the server, which alone can record its result", reason="server_tool"
+        )
     answer = ToolResult(call_id=call_id, content=content, by=by)
     tool = fold.tools.get(call_id)
-    if tool is not None and tool.done:
+    if tool is not None and _has_result(tool):
         raise _conflict(answer)
-    if has_ended:
-        raise _too_late()
+    if has_ended or (tool is not None and tool.done):
+        raise _too_late(has_ended, tool)
     _check_form(answer, "the contents of the result")
     return answer
 
@@ -215,8 +224,10 @@ def check_first(answer: Answer, mailbox: Iterable[tuple[int, bytes]]) -> None:
         if is_expiry(earlier):
             raise ConflictError("this run has expired; nobody answered in time", reason=EXPIRED)
         if is_stop(earlier):
-            raise ConflictError("this run was cancelled before the answer came")
+            raise _cancelled()
         if _answers_same(earlier, answer):
+            if isinstance(earlier, ApprovalAnswer) and earlier.reason == EXPIRED:
+                raise _expired()
             if encode_command(earlier) != encode_command(answer):
                 raise _conflict(answer)
             return
@@ -250,7 +261,12 @@ def _is_taken(answer: Answer, fold: Fold) -> bool:
     tool = fold.tools.get(answer.call_id)
     if tool is None:
         return False
-    return tool.approved is not None if isinstance(answer, ApprovalAnswer) else tool.done
+    return tool.approved is not None if isinstance(answer, ApprovalAnswer) else _has_result(tool)
+
+
+def _has_result(tool: ToolState) -> bool:
+    """Whether the call has a result that somebody sent, and not an end that the run gave it."""
+    return tool.done and (tool.error is None or tool.error in _ERRORS_OF_RESULTS)
 
 
 def _answers_same(earlier: Command | None, answer: Answer) -> bool:
@@ -262,11 +278,25 @@ def _answers_same(earlier: Command | None, answer: Answer) -> bool:
     return False
 
 
-def _too_late() -> ConflictError:
-    return ConflictError("this run ended before the answer came", reason="run_ended")
+def _cancelled() -> ConflictError:
+    return ConflictError("this run was cancelled before the answer came", reason="run_ended")
+
+
+def _too_late(has_ended: bool = True, tool: ToolState | None = None) -> ConflictError:
+    if tool is not None and tool.error == "cancelled":
+        return _cancelled()  # its end may not be there yet
+    if has_ended:
+        return ConflictError("this run ended before the answer came", reason="run_ended")
+    return ConflictError("this call ended before the answer came", reason="call_ended")
+
+
+def _expired() -> ConflictError:
+    return ConflictError("this approval has expired; nobody decided in time", reason=EXPIRED)
 
 
 def _conflict(answer: Answer) -> ConflictError:
+    """The only refusal without a reason: a client that lost the reply to its own answer takes it
+    for that answer."""
     if isinstance(answer, ApprovalAnswer):
         return ConflictError("this approval was already answered; the first answer counts")
     return ConflictError("this call already has a result; the first one counts")

@@ -138,7 +138,8 @@ export class TokenwireClient {
     return again(() => this.json("GET", path, undefined, signal), signal);
   }
 
-  /** The first command wins: one that is refused as `done` after its reply was lost may be it. */
+  /** The first command wins: one that is refused as `done` after its reply was lost may be it. With
+   * a reason it is not: the run ended, or nobody decided in time, ... */
   #command(path: string, body?: object, method = "POST", done = 409): Promise<unknown> {
     let lost = false;
     return again(async () => {
@@ -146,7 +147,7 @@ export class TokenwireClient {
         return await this.json(method, path, body);
       } catch (error) {
         const { status, reason } = asError(error);
-        if (lost && status === done && reason !== "run_ended") return null;
+        if (lost && status === done && !reason) return null;
         lost = true;
         throw error;
       }

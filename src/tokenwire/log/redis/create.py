@@ -49,12 +49,13 @@ class Creations:
             other = await self._held(owned.key, value)
             if other is not None:
                 return other
+            owned.key_value = value
         await self._index.first_lease(log, owned.lease)
         if owned.thread is not None:
             await self._index.use(owned.thread)
             if await self._index.join(owned.thread, log):
                 self._keep(owned.thread)
-        answer = await self.put(log, owned)
+        answer = await self._put(log, owned)
         if answer[0] != "ok":
             # The key stays where another process has made the very same log, which it names.
             if owned.key is not None and not await self._is_of_key(log, owned.key):
@@ -65,9 +66,11 @@ class Creations:
             other = await self._confirmed(log, owned.key, value)
             if other is not None:
                 return other
+        info = info_of(log, answer)
         if not shared:
+            owned.created = info.created
             self._owned[log] = owned
-        return info_of(log, answer)
+        return info
 
     async def _uncreated(self, log: str, thread: str | None) -> None:
         """Take back what the index was told of a log whose name was taken already."""
@@ -99,10 +102,27 @@ class Creations:
         answer = await self._own(log, "describe")
         return answer[0] == "ok" and key_of(answer) == key
 
-    async def put(self, log: str, owned: Owned) -> Any:
+    async def put_back(self, log: str, owned: Owned) -> Any:
+        """Make a log again that was lost, without its records, as of when it was made first, with
+        its places in the indexes; one that was erased since stays so."""
+        thread, key = owned.thread, owned.key
+        if thread is not None:
+            await self._index.use(thread)
+            await self._index.join(thread, log)
+        if key is not None and owned.key_value:
+            await self._index.take_key(key, owned.key_value, b"")
+        answer = await self._put(log, owned, round(owned.created * 1e6))
+        if answer[0] != "ok" and (await self._own(log, "describe"))[0] != "ok":
+            if key is not None:
+                await self._index.drop_key(key, owned.key_value)
+            if thread is not None:
+                await self._index.leave(thread, log)
+        return answer
+
+    async def _put(self, log: str, owned: Owned, *created: int) -> Any:
         values = (owned.owner, owned.meta, owned.thread or "", owned.key or "", owned.nonce)
         lease = int(owned.lease * 1000)
-        return await self._own(log, "create", *values, lease, owned.epoch, wait=True)
+        return await self._own(log, "create", *values, lease, owned.epoch, *created, wait=True)
 
     async def _held(self, key: str, value: bytes) -> LogInfo | None:
         """The log that holds ``key``, or None when the key is ours now."""

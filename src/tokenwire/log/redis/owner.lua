@@ -63,16 +63,16 @@ end
 
 if operation == 'describe' then return described() end
 
--- owner, meta, thread, key, nonce, lease_ms, epoch. Above epoch 1 it restores a log that its
--- living owner created or claimed and that a failover lost.
+-- owner, meta, thread, key, nonce, lease_ms, epoch; and when it was created, in microseconds, of a
+-- log that its living owner created or claimed and that was lost: one that was erased stays so.
 if operation == 'create' then
   local m = redis.call('HMGET', meta, 'nonce', 'gone', 'epoch')
   if m[1] == ARGV[11] then return described() end
-  if m[2] == 'gone' or m[3] then return {'taken'} end
+  if m[2] == 'gone' or m[3] or m[2] and ARGV[14] then return {'taken'} end
   if redis.call('DEL', meta, log, commands) > 0 or ARGV[13] ~= '1' then change_fence(KEYS[4]) end
   redis.call('HSET', meta, 'epoch', ARGV[13], 'owner', ARGV[7], 'meta', ARGV[8], 'nonce', ARGV[11],
     'lease', now + tonumber(ARGV[12]), 'bytes', 0,
-    'created', clock[1] .. string.format('%06d', clock[2]))
+    'created', ARGV[14] or clock[1] .. string.format('%06d', clock[2]))
   if ARGV[9] ~= '' then redis.call('HSET', meta, 'thread', ARGV[9]) end
   if ARGV[10] ~= '' then redis.call('HSET', meta, 'key', ARGV[10]) end
   redis.call('PEXPIRE', meta, ttl)

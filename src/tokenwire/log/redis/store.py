@@ -334,9 +334,9 @@ class RedisStore:
         await self._index.lease(log, lease)
         described = await self._owner(log, "describe")
         state, key = info_of(log, described), key_of(described)
-        self._owned[log] = Owned(
-            owner, nonce, lease, state.meta, state.thread, key, answer[1], state.bytes
-        )
+        owned = Owned(owner, nonce, lease, state.meta, state.thread, key, answer[1], state.bytes)
+        owned.created = state.created
+        self._owned[log] = owned
         self._tails.forget(log)
         return Claim(log, answer[1], answer[2], handed_over=answer[3] == b"1")
 

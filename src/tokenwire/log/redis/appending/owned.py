@@ -20,9 +20,11 @@ class Owned:
     __slots__ = (
         "announced_at",
         "bytes",
+        "created",
         "epoch",
         "has_readers",
         "key",
+        "key_value",
         "lease",
         "meta",
         "nonce",
@@ -56,6 +58,8 @@ class Owned:
         self.thread = thread
         self.key = key
         self.epoch = epoch
+        #: Unix seconds by the server's clock; what the idempotency key holds, where it is known.
+        self.created, self.key_value = 0.0, b""
         #: The bytes of its records, and how many of them Redis has noted (or is about to).
         self.bytes = self.noted = size
         #: Whether readers in other processes may listen; loop times at which such a reader last

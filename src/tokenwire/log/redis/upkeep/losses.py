@@ -70,7 +70,7 @@ class Losses:
             values = (owned.owner, owned.nonce, lease, owned.epoch)
             answer = await self._owner(log, "reclaim", *values, wait=True)
             if answer[0] != "ok":
-                answer = await self._creations.put(log, owned)
+                answer = await self._creations.put_back(log, owned)
             if answer[0] == "ok":
                 await self._index.lease(log, owned.lease)
         answer = await self._owner(log, "describe")
