@@ -1,8 +1,8 @@
 """API keys as text: lists of settings, and the file that names them, which may change.
 
 Always true: a key is kept only as its SHA-256, and no error contains any of it; a key whose line is
-gone from the file counts no more once the change is seen, whatever else is wrong with the file; a
-file that is wrong lets nobody new in.
+gone from a file that can be read counts no more once the change is seen, whatever else is wrong
+with the file; a file that is wrong lets nobody new in.
 """
 
 from __future__ import annotations
@@ -41,7 +41,14 @@ def digests_of(keys: Iterable[str], others: Iterable[bytes] = ()) -> dict[bytes,
 
 def read_key_file(path: str | Path) -> list[str]:
     """The lines of a key file. Refuses one that others may read."""
-    path = Path(path)
+    lines, fault = _read(Path(path))
+    if fault is not None:
+        raise fault
+    return lines
+
+
+def _read(path: Path) -> tuple[list[str], ConfigError | None]:
+    """The lines of a key file, and what is wrong where others may read it."""
     try:
         mode = path.stat().st_mode
         text = path.read_text("utf-8")
@@ -49,12 +56,13 @@ def read_key_file(path: str | Path) -> list[str]:
         raise ConfigError(f"cannot read the API key file {path.name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the API key file {path.name} is not text") from error
+    fault = None
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
+        fault = ConfigError(
             f"API key file {path.name} is readable by other users; run chmod 600 {path.name}"
         )
     lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
+    return [line for line in lines if line and not line.startswith("#")], fault
 
 
 class KeyFile:
@@ -84,12 +92,14 @@ class KeyFile:
 
     def _reread(self) -> None:
         try:
-            lines = read_key_file(self._path)
+            lines, fault = _read(self._path)
         except ConfigError as error:
             _log.error("%s; the keys that it held before count", error)
             return
         before = self._digests
         try:
+            if fault is not None:
+                raise fault
             self._digests = digests_of(lines, self._others)
         except ConfigError as error:
             there = _those_of(lines)
