@@ -55,7 +55,7 @@ class Creations:
             await self._index.use(owned.thread)
             if await self._index.join(owned.thread, log):
                 self._keep(owned.thread)
-        answer = await self._put(log, owned)
+        answer = await self.put(log, owned)
         if answer[0] != "ok":
             # The key stays where another process has made the very same log, which it names.
             if owned.key is not None and not await self._is_of_key(log, owned.key):
@@ -111,7 +111,7 @@ class Creations:
             await self._index.join(thread, log)
         if key is not None and owned.key_value:
             await self._index.take_key(key, owned.key_value, b"")
-        answer = await self._put(log, owned, round(owned.created * 1e6))
+        answer = await self.put(log, owned, round(owned.created * 1e6))
         if answer[0] != "ok" and (await self._own(log, "describe"))[0] != "ok":
             if key is not None:
                 await self._index.drop_key(key, owned.key_value)
@@ -119,7 +119,7 @@ class Creations:
                 await self._index.leave(thread, log)
         return answer
 
-    async def _put(self, log: str, owned: Owned, *created: int) -> Any:
+    async def put(self, log: str, owned: Owned, *created: int) -> Any:
         values = (owned.owner, owned.meta, owned.thread or "", owned.key or "", owned.nonce)
         lease = int(owned.lease * 1000)
         return await self._own(log, "create", *values, lease, owned.epoch, *created, wait=True)
