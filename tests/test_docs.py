@@ -146,7 +146,7 @@ def test_links_between_pages_lead_somewhere(page):
 
 #: Options of other programs that the pages mention.
 OTHERS = {"--no-sweep", "--no-agents", "--budget-kills", "--streams"}
-OTHERS |= {"--native", "--what"}  # the benchmarks'
+OTHERS |= {"--native", "--what", "--pauses"}  # the benchmarks'
 OTHERS |= {"--tokenwire-record", "--tokenwire-record-mode"}  # pytest's
 
 
