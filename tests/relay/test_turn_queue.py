@@ -585,7 +585,7 @@ def test_a_steer_stands_beside_the_results_of_tools_and_the_log_says_so(opener: 
                 assert [reply.steers for reply in steers] == [asking.run] * 2
                 with pytest.raises(ConflictError):
                     await other.conversations.withdraw("", THREAD, steers[0].run)
-                await until(lambda: len(here.runs.owned[asking.run].inbox.steers) == 2)
+                await until(lambda: len(here.runs.owned[asking.run].inbox.steers or ()) == 2)
             gate.set()
             await here.done(asking)
             await until(lambda: is_quiet(here))
