@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenwire.errors import FencedError, LogError, StoreUnavailableError
-from tokenwire.events.model import StepStart, TextDelta
+from tokenwire.events.model import RunEnd, StepStart, TextDelta
 from tokenwire.express import SETTLE, YES
 from tokenwire.log import spool as spools
 from tokenwire.log.base import Appended, Page
@@ -343,7 +344,7 @@ def test_what_has_landed_does_not_stay() -> None:
 OFTEN = ["hand"] * 6 + ["turn"] * 4 + ["commit"] * 3 + ["make up", "leave"] * 2
 PRODUCED = ["soon", "soon", "put", "put", "write"]
 STEPS = st.lists(
-    st.sampled_from([*OFTEN, *PRODUCED, "lose", "late", "read", "forget", "fence", "retire"]),
+    st.sampled_from([*OFTEN, *PRODUCED, "lose", "late", "read", "forget", "fence", "retire", "repeat"]),
     min_size=20,
     max_size=60,
 )
@@ -396,6 +397,13 @@ def test_the_log_has_what_was_sealed_once_and_in_order(steps: list[str]) -> None
                 hand.borrow()
             elif step == "leave":
                 hand.leave()
+            elif step == "repeat" and producer.is_stuck:
+                hand.leave()
+                repeated = producer.tail + 1
+                with suppress(FencedError):
+                    await producer.repeat()
+                    assert producer.tail >= repeated
+                assert not producer.is_stuck
             elif step == "read":
                 store._wake()
             elif step == "forget":
@@ -588,3 +596,55 @@ def test_processes_that_share_a_load_send_no_more_groups_than_one(
     alone = pace(records, 0.0)
     shared = pace(records, records * (processes - 1.0))
     assert shared == MOST_PACE or shared >= alone * processes * 0.999
+
+
+def test_what_is_given_while_a_failed_append_is_repeated_comes_behind_it() -> None:
+    """Also where that fails once more: nobody waits for ever, and nothing is lost."""
+
+    async def test(store: Store) -> None:
+        log: Any = store
+        producer = Producer(log, "r", 1, limits=ProducerLimits(store_timeout=0.0))
+        append, answer = log.append, asyncio.Event()
+
+        async def fails(*arguments: Any, **options: Any) -> Appended:
+            await answer.wait()
+            raise StoreUnavailableError("no answer")
+
+        await producer.put([delta("0")])
+        await turns()
+        assert not producer.is_stuck
+        store.lose()
+        assert producer.is_stuck
+        log.append = fails
+        repeated = asyncio.ensure_future(producer.repeat())
+        await turns()
+        assert not producer.is_stuck
+        more = asyncio.ensure_future(producer.put([delta("1")]))
+        await turns()
+        log.append = append
+        answer.set()
+        with pytest.raises(StoreUnavailableError):
+            await repeated
+        async with asyncio.timeout(10):
+            await more
+        assert not producer.is_stuck
+        assert len(store.records) == 2
+        verify("r", store.records)
+
+    case(test)
+
+
+def test_an_end_that_failed_is_repeated_by_who_wrote_it_only() -> None:
+    async def test(store: Store) -> None:
+        log: Any = store
+        producer = Producer(log, "r", 1, limits=ProducerLimits(store_timeout=0.0))
+
+        async def fails(*arguments: Any, **options: Any) -> Appended:
+            raise StoreUnavailableError("no answer")
+
+        log.append = fails
+        with pytest.raises(StoreUnavailableError):
+            await producer.write([RunEnd(outcome="complete", seq=1, t=1)])
+        assert not producer.is_stuck  # else the end would be appended without closing the log
+
+    case(test)

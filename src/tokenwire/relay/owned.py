@@ -270,6 +270,21 @@ class OwnedRun:
         except TokenwireError as error:  # the run's task meets it, at its next append
             _log.info("run %s was not written again: %s", self.run, error)
 
+    def write_stuck(self) -> None:
+        """Repeat an append that failed, where the run has nothing more to say by itself: its
+        provider may be silent for a minute, and readers are to have all that it said."""
+        if self.producer.is_stuck:
+            self.loop.make_up()  # what the lane has appended by hand is the producer's again
+            self._spawn(self._write_stuck())
+
+    async def _write_stuck(self) -> None:
+        if self.task.done() or not self.producer.is_stuck:
+            return
+        try:
+            await self.producer.repeat()
+        except TokenwireError as error:  # the run's task meets it, at its next append
+            _log.info("run %s: an append that failed fails again: %s", self.run, error)
+
     async def _check_soon(self) -> None:
         self._checking = False
         await self.check_commands()

@@ -97,7 +97,7 @@ class Closing(Protocol):
 class _Pending:
     """The records that the store has not accepted yet; at most one append is under way."""
 
-    __slots__ = ("behind", "failure", "records", "since", "size", "under_way", "waiter")
+    __slots__ = ("behind", "failure", "is_left", "records", "since", "size", "under_way", "waiter")
 
     def __init__(self) -> None:
         #: In order, from the producer's tail + 1. After a failed append they wait for the next.
@@ -108,6 +108,8 @@ class _Pending:
         self.behind: list[bytes] = []
         #: The store has them, and its answer is due.
         self.under_way = False
+        #: The store did not take them, and nobody was there to hear of it.
+        self.is_left = False
         #: When the append began (`time.perf_counter`), where somebody measures it.
         self.since: float | None = None
         #: Whoever waits for the answer.
@@ -179,6 +181,24 @@ class Producer:
         spool = self._spool
         is_behind = spool is not None and not spool.problem and spool.landed < len(spool.records)
         return self._pending.under_way or is_behind
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether records that the store did not take lie here until the run has more to say. While
+        records are appended by hand, that is so after `repay`."""
+        spool, pending = self._spool, self._pending
+        if spool is not None and spool.problem is not None:
+            if len(spool.records) > self.tail + len(pending.records):
+                return True
+        return pending.is_left and not pending.under_way and pending.waiter is None
+
+    async def repeat(self) -> None:
+        """Append what `is_stuck`. Raises as `write` does."""
+        try:
+            await self.settle()
+        except (StoreUnavailableError, StoreFullError):
+            self._pending.is_left = bool(self._pending.records)
+            raise
 
     @property
     def cursor(self) -> str | None:
@@ -256,6 +276,7 @@ class Producer:
         pending.records = rest = spool.records[landed:tail]
         pending.size = sum(map(len, rest))
         pending.under_way = bool(rest) and spool.problem is None
+        pending.is_left = bool(rest) and not pending.under_way
         pending.since = time.perf_counter() - spool.seconds
         if pending.under_way:
             spool.then, spool.then_at = self.landed, tail
@@ -317,6 +338,7 @@ class Producer:
         pending = self._pending
         pending.under_way = False
         behind, pending.behind = pending.behind, []
+        pending.is_left = problem is not None
         if problem is not None:
             self.ready, pending.records = False, [*pending.records, *behind]
         else:
@@ -404,9 +426,12 @@ class Producer:
             await self._append(pending.records, close, durable, inside)
         except OnEndError:
             self._chain, pending.records = Chain(self.run, before), []
-            raise
-        finally:
             pending.under_way = False
+            raise
+        except BaseException as error:
+            self.landed(error)  # who waits behind it gives it to the store again
+            pending.is_left = False  # whoever wrote hears of it
+            raise
         self.landed(None)
         if self._unreported:
             self._report()

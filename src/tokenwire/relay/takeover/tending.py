@@ -76,6 +76,7 @@ async def _read_mailboxes(worker: Worker) -> None:
         await _deliver(worker.store, unread[start : start + _AT_ONCE])
     now = time.time()
     for owned in list(worker.owned.values()):
+        owned.write_stuck()
         if owned.is_unlisted:
             await owned.list_waits()
         since = owned.waits_since()

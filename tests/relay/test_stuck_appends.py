@@ -1,0 +1,87 @@
+"""Appends that fail while nobody waits for them: readers have their records all the same, while the
+provider says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.raw_provider import HEAD, chunked, raw_provider
+from support.spine import QUICK, OneModel, request_of, run_async
+from tokenwire.errors import StoreUnavailableError
+from tokenwire.events import model as m
+from tokenwire.log.spool import Batch
+from tokenwire.log.sqlite.store import SQLiteStore
+from tokenwire.relay.runs import Runs
+
+
+def _said(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return chunked(b"data: %b\n\n" % json.dumps({"id": "r", "choices": [choice]}).encode())
+
+
+END = _said({}, "stop") + chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+class Groups:
+    """What becomes of a store's groups."""
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self._carry = store._tails._carry
+        #: Whether the next one fails before it gets to the store.
+        self.fail = False
+        self.failed = asyncio.Event()
+        store._tails._carry = self.carry
+
+    def carry(self, batch: Batch) -> None:
+        if self.fail:
+            self.fail = False
+            self.failed.set()
+            raise StoreUnavailableError("a test's fault")
+        self._carry(batch)
+
+
+@pytest.mark.parametrize("words", [1, 2, 8])
+def test_readers_have_all_that_a_silent_provider_has_said(tmp_path: Path, words: int) -> None:
+    async def main() -> None:
+        store = SQLiteStore(str(tmp_path / "runs.db"))
+        groups, is_read = Groups(store), asyncio.Event()
+        progress = asyncio.Event()
+
+        async def answer(_: int, writer: asyncio.StreamWriter) -> None:
+            writer.write(HEAD + _said({"role": "assistant"}))
+            for number in range(words):
+                progress.clear()
+                writer.write(_said({"content": f"word{number} "}))
+                await progress.wait()
+            groups.fail = True
+            writer.write(_said({"content": "last"}))
+            await is_read.wait()
+            writer.write(END)
+            await asyncio.Event().wait()
+
+        async with raw_provider(answer) as provider:
+            runs = Runs(store, registry=OneModel(provider.url), retry=QUICK)  # type: ignore[arg-type]
+            await runs.open()
+            info = await runs.start(request_of("Hi"), model="m0")
+            follower = await runs.follow(info.id)
+            events: list[Any] = []
+            async with asyncio.timeout(20):
+                while (batch := await follower.next()) is not None:
+                    events += [event for _, event in batch.events()]
+                    progress.set()
+                    if isinstance(events[-1], m.TextDelta) and events[-1].text == "last":
+                        is_read.set()
+            follower.close()
+            await runs.aclose()
+        text = "".join(event.text for event in events if isinstance(event, m.TextDelta))
+        assert text == "".join(f"word{number} " for number in range(words)) + "last"
+        assert groups.failed.is_set()
+        assert [event.seq for event in events] == [*range(1, len(events) + 1)]
+        assert events[-1].outcome == "complete"
+
+    run_async(main())
