@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,6 +193,33 @@ def test_what_fails_holds_up_nobody() -> None:
         assert told == ["work of a turn failed"] * 2
 
     run_async(main())
+
+
+def test_an_exit_in_a_turn_leaves_nobody_waiting_for_ever() -> None:
+    done: list[str] = []
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    async def wait() -> None:
+        one = Turns(START)
+        one.take(partial(done.append, "first"))
+        one.take(leave)
+        one.take(partial(done.append, "last"))
+        await asyncio.sleep(60)
+
+    loop = asyncio.new_event_loop()
+    try:
+        task = loop.create_task(wait())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        task.cancel()  # as `asyncio.run` does
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        loop.close()
+    assert done == ["first", "last"]
 
 
 def test_a_crowd_of_requests_is_answered_and_its_readers_may_leave_at_once() -> None:

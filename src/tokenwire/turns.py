@@ -97,17 +97,19 @@ class Turns:
     def _turn(self) -> None:
         self._adapt()
         self._pieces = 0
-        while self._reads and self._pieces < self._most:
-            self._pieces += 1
-            _do(self._reads.popleft()[1])
-        is_first = True  # a crowd of reads does not hold up requests for ever
-        while self._starts and (is_first or self._pieces + START <= self._most):
-            is_first = False
-            self._pieces += START
-            _do(self._starts.popleft()[1])
-        self._is_counting = self._pieces > 0
-        if self._is_counting:
-            asyncio.get_running_loop().call_soon(self._turn)
+        try:
+            while self._reads and self._pieces < self._most:
+                self._pieces += 1
+                _do(self._reads.popleft()[1])
+            is_first = True  # a crowd of reads does not hold up requests for ever
+            while self._starts and (is_first or self._pieces + START <= self._most):
+                is_first = False
+                self._pieces += START
+                _do(self._starts.popleft()[1])
+        finally:  # also where an exit ends this turn: what waits is needed for a tidy end
+            self._is_counting = self._pieces > 0
+            if self._is_counting:
+                asyncio.get_running_loop().call_soon(self._turn)
 
     def _adapt(self) -> None:
         """Make turns smaller after a long one: what a piece costs depends on the machine, the store

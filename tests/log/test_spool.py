@@ -344,7 +344,9 @@ def test_what_has_landed_does_not_stay() -> None:
 OFTEN = ["hand"] * 6 + ["turn"] * 4 + ["commit"] * 3 + ["make up", "leave"] * 2
 PRODUCED = ["soon", "soon", "put", "put", "write"]
 STEPS = st.lists(
-    st.sampled_from([*OFTEN, *PRODUCED, "lose", "late", "read", "forget", "fence", "retire", "repeat"]),
+    st.sampled_from(
+        [*OFTEN, *PRODUCED, "lose", "late", "read", "forget", "fence", "retire", "repeat"]
+    ),
     min_size=20,
     max_size=60,
 )

@@ -103,6 +103,42 @@ def test_a_whole_answer_gives_its_connection_back_and_any_other_does_not():
     run_async(main())
 
 
+@pytest.mark.parametrize("lingers", [False, True])
+def test_an_answer_to_nothing_is_no_part_of_the_one_before(lingers):
+    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n"
+    more = b"HTTP/1.1 500 No\r\ncontent-length: 3\r\n\r\nbad"
+
+    async def main():
+        pool, read = Pool(), asyncio.Event()
+
+        async def answer(writer):
+            writer.write(chunked)
+            if lingers:
+                await read.wait()
+            writer.write(b"0\r\n\r\n" + more)
+
+        async with Peer(answer, OK) as peer:
+            url = f"http://127.0.0.1:{peer.port}/v1/x"
+            response = await pool.request("POST", url, {}, b"{}")
+            if lingers:
+                assert await response.read() == b"hi"
+                response.linger()
+                read.set()
+                while not response._ended:
+                    await asyncio.sleep(0.005)
+            else:
+                body = [await response.read()]
+                while body[-1]:
+                    body.append(await response.read())
+                assert (b"".join(body), response.status) == (b"hi", 200)
+                await response.aclose()
+            assert (await whole(pool, peer))[1] == b"ok"
+            assert peer.connections == 2
+            pool.close()
+
+    run_async(main())
+
+
 def test_a_request_that_the_peer_read_is_not_sent_again_in_silence():
     """The peer reads the second request and closes without a word: who pays for it decides."""
 

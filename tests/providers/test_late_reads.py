@@ -255,3 +255,21 @@ def test_bytes_of_no_request_wait_for_nothing() -> None:
         assert peer.closed
 
     run_async(main())
+
+
+def test_an_answer_that_comes_with_its_end_in_one_turn_is_whole() -> None:
+    """Its head is not yet where it is waited for when the connection ends."""
+
+    async def main() -> None:
+        peer, connection = Peer(), Connection(Pool(), Route("127.0.0.1", 1, False))
+        peer.connection = connection
+        connection.connection_made(peer)  # type: ignore[arg-type]
+        asking = asyncio.ensure_future(connection.ask(b"POST / HTTP/1.1\r\n\r\n"))
+        await next_turns()
+        use_up()
+        connection.data_received(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall")
+        peer.lose()
+        response = await asking
+        assert [await response.read(), await response.read()] == [b"all", b""]
+
+    run_async(main())

@@ -82,6 +82,7 @@ def test_readers_have_all_that_a_silent_provider_has_said(tmp_path: Path, words:
         assert text == "".join(f"word{number} " for number in range(words)) + "last"
         assert groups.failed.is_set()
         assert [event.seq for event in events] == [*range(1, len(events) + 1)]
-        assert events[-1].outcome == "complete"
+        assert isinstance(end := events[-1], m.RunEnd)
+        assert end.outcome == "complete"
 
     run_async(main())

@@ -187,9 +187,9 @@ class Producer:
         """Whether records that the store did not take lie here until the run has more to say. While
         records are appended by hand, that is so after `repay`."""
         spool, pending = self._spool, self._pending
-        if spool is not None and spool.problem is not None:
-            if len(spool.records) > self.tail + len(pending.records):
-                return True
+        by_hand = 0 if spool is None else len(spool.records) - self.tail - len(pending.records)
+        if spool is not None and spool.problem is not None and by_hand > 0:
+            return True
         return pending.is_left and not pending.under_way and pending.waiter is None
 
     async def repeat(self) -> None:

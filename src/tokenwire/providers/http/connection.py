@@ -248,8 +248,7 @@ class Connection(asyncio.Protocol):
             self._broken(error)
             return
         except httptools.HttpParserError:
-            in_head = self._head is not None and not self._head.done()
-            where = "the head" if in_head else "a part"
+            where = "the head" if self._in_head else "a part"
             self._broken(ProtocolError(f"{where} of the response of {self._name} is not HTTP"))
             return
         response.arrived()
@@ -289,15 +288,21 @@ class Connection(asyncio.Protocol):
         response = self._response
         if response is None:
             return
-        if self._head is None and exc is None and self._until_close and not response._ended:
+        # Head and end may come in one turn, before the task that waits for the head goes on.
+        in_head = self._in_head
+        if not in_head and exc is None and self._until_close and not response._ended:
             response.end()  # the body's end was the connection's
             return
-        where = "within the response" if self._head is None else "before a response"
+        where = "before a response" if in_head else "within the response"
         error = NetworkError(f"the connection to {self._name} closed {where}")
         error.__cause__ = exc  # a reset, if it was one
         self._broken(error)
 
     # --- httptools -----------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._response is None or self._response._ended:
+            raise ValueError("an answer to nothing")  # the parser makes it an HttpParserError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._response is None:
@@ -416,6 +421,10 @@ class Connection(asyncio.Protocol):
         if self._response is not None:
             self._response.fail(error)
         self.abort()
+
+    @property
+    def _in_head(self) -> bool:
+        return self._head is not None and not self._head.done()
 
     @property
     def _name(self) -> str:
