@@ -184,11 +184,10 @@ class Producer:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether records that the store did not take lie here until the run has more to say. While
-        records are appended by hand, that is so after `repay`."""
+        """Whether records that the store refused lie here, or with the lane, until the run has more
+        to say."""
         spool, pending = self._spool, self._pending
-        by_hand = 0 if spool is None else len(spool.records) - self.tail - len(pending.records)
-        if spool is not None and spool.problem is not None and by_hand > 0:
+        if spool and spool.problem and len(spool.records) > self.tail + len(pending.records):
             return True
         return pending.is_left and not pending.under_way and pending.waiter is None
 
