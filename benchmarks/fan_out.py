@@ -54,6 +54,7 @@ async def measure(port: int, pid: int, model: str, readers: int, seconds: float)
     used, took = cpu_seconds(pid) - used, time.monotonic() - begin
     for counter in counters:
         counter.transport.close()
+    await ended(port, path)
     await asyncio.sleep(0.5)
     return {
         "readers": readers,
@@ -67,16 +68,29 @@ async def measure(port: int, pid: int, model: str, readers: int, seconds: float)
 async def started(port: int, model: str) -> str:
     """Start a run; the path of its events."""
     body = json.dumps({"prompt": "x", "model": model}).encode()
+    head = await _head_of_answer(port, "/v1/runs", body)
+    if "location" in head:
+        return f"{head['location']}/events"
+    raise SystemExit("the server named no run")
+
+
+async def ended(port: int, events: str) -> None:
+    """End the run of `started`, which goes on for a while without readers: it would be part of what
+    is measured next."""
+    await _head_of_answer(port, events.removesuffix("/events") + "/cancel", b"")
+
+
+async def _head_of_answer(port: int, path: str, body: bytes) -> dict[str, str]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/runs HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
     head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
-    for line in (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n"):
-        name, _, value = line.partition(":")
-        if name.lower() == "location":
-            writer.close()
-            return f"{value.strip()}/events"
-    raise SystemExit("the server named no run")
+    status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    writer.close()
+    if " 20" not in status:
+        raise SystemExit(f"POST {path}: {status}")
+    named = (line.partition(":") for line in lines)
+    return {name.lower(): value.strip() for name, _, value in named}
 
 
 def main() -> None:

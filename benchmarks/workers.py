@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import uvloop
-from fan_out import Counter, started
+from fan_out import Counter, ended, started
 from goal_table import ratio
 from harness import (
     ENVIRONMENT,
@@ -115,8 +115,10 @@ async def reading(
     at the second."""
     loop = asyncio.get_running_loop()
     counters: list[Counter] = []
+    paths: list[str] = []
     for _ in range(runs):
         path = await started(ports[0], model)
+        paths.append(path)
         request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{ports[1]}\r\n\r\n".encode()
         for _ in range(readers):
             made = await loop.create_connection(lambda r=request: Counter(r), "127.0.0.1", ports[1])
@@ -130,6 +132,8 @@ async def reading(
     events, used = sum(c.events for c in counters) - first, sum(map(cpu_seconds, set(pids))) - used
     for counter in counters:
         counter.transport.close()
+    for path in paths:
+        await ended(ports[0], path)
     await asyncio.sleep(0.5)
     if not events:
         raise SystemExit("no token arrived")
