@@ -110,9 +110,9 @@ class KeyFile:
                 self._path.name,
                 error,
             )
-        gone = len(before.keys() - self._digests.keys())
-        new = len(self._digests.keys() - before.keys())
-        _log.info("the API key file has changed: %d keys are new, %d are gone", new, gone)
+        added = len(self._digests.keys() - before.keys())
+        removed = len(before.keys() - self._digests.keys())
+        _log.info("the API key file has changed: %d keys are new, %d are gone", added, removed)
 
 
 def _those_of(lines: Iterable[str]) -> set[bytes]:

@@ -135,8 +135,9 @@ class EncoderStates:
             self._forget(key)
         if self._entries and self.store is not None and (self._look is None or self._look.done()):
             self._look = loop.create_task(self._look_at(self.store))
-        again = self._prune
-        self._timer = loop.call_later(_LOOK_SECONDS, again, loop) if self._entries else None
+        self._timer = None
+        if self._entries:
+            self._timer = loop.call_later(_LOOK_SECONDS, self._prune, loop)
 
     async def _look_at(self, store: Store) -> None:
         """Whether the runs are there that were not looked at for the longest time."""
