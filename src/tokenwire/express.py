@@ -2,9 +2,9 @@
 
 While the tasks of a run and of its readers sleep, whoever brings bytes hands them on by plain
 function calls: bytes (`providers.http.response.Response`) to events (`run.call.reading.Reading`),
-numbered and folded (`run.loop.Loop.take`), sealed and appended (`relay.produce.Producer.take`), a
-page for each reader (`relay.follow.Follower`), encoded and written (`server.edge.respond`). Each
-of these answers with one `Taken`.
+numbered and folded (`run.loop.Loop.take`), sealed and appended (`Producer.take` of
+`relay.produce.producer`), a page for each reader (`relay.follow.Follower`), encoded and written
+(`server.edge.respond`). Each of these answers with one `Taken`.
 
 Most reads do not even come that far: `run.call.lane` takes them before they are parsed.
 

@@ -21,7 +21,7 @@ from tokenwire.log.redis.appending import append as appends
 from tokenwire.log.redis.appending.spools import Group, RedisSpools
 from tokenwire.log.redis.store import RedisStore
 from tokenwire.log.spool import Batch, Spool
-from tokenwire.relay.produce import Producer
+from tokenwire.relay.produce.producer import Producer
 from tokenwire.relay.record import Chain, verify
 
 pytestmark = pytest.mark.redis

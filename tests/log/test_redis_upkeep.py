@@ -18,7 +18,7 @@ from tokenwire.log.base import Store
 from tokenwire.log.open import open_store
 from tokenwire.log.redis.store import RedisStore
 from tokenwire.log.redis.upkeep import expiry, losses
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.tools.registry import tool
 
 pytestmark = pytest.mark.redis

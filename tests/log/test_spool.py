@@ -27,7 +27,8 @@ from tokenwire.log.spool import (
     Spools,
 )
 from tokenwire.relay import produce
-from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
+from tokenwire.relay.produce.producer import Producer
 from tokenwire.relay.record import verify
 
 

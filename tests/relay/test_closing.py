@@ -26,7 +26,7 @@ from tokenwire.events.codec import decode
 from tokenwire.events.model import RunEnd
 from tokenwire.relay.description import Remote, RunMeta
 from tokenwire.relay.outbox import EndedRun
-from tokenwire.relay.produce import OnEndError
+from tokenwire.relay.produce.contract import OnEndError
 from tokenwire.relay.remote.runs import RemoteRuns
 from tokenwire.relay.remote.state import Finish
 from tokenwire.relay.upkeep import closing

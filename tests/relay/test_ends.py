@@ -15,7 +15,8 @@ from tokenwire.log.memory import CLOSING_BYTES, MemoryStore
 from tokenwire.log.open import open_store
 from tokenwire.observe.facts import RunEnded, RunStarted
 from tokenwire.observe.hooks import observe
-from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
+from tokenwire.relay.produce.producer import Producer
 from tokenwire.relay.record import Chain
 from tokenwire.relay.replay import read_run
 

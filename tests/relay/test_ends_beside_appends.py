@@ -19,7 +19,7 @@ from tokenwire.events import model as m
 from tokenwire.log.base import Store
 from tokenwire.relay import commands
 from tokenwire.relay.owned import OwnedRun
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.runs import Runs
 from tokenwire.tools.registry import tool

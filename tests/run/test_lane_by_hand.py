@@ -13,7 +13,8 @@ from tokenwire.express import Reader
 from tokenwire.log.memory import MemoryStore
 from tokenwire.providers.openai.chat import DIALECT as CHAT
 from tokenwire.relay.follow import open_follower
-from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
+from tokenwire.relay.produce.producer import Producer
 from tokenwire.run.call.lane import _MOST_BYTES, _size_lines
 
 SHORT = [*TEXT[:12], *TEXT[-2:]]

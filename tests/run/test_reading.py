@@ -21,7 +21,7 @@ from tokenwire.log.open import open_store
 from tokenwire.log.spool import Spools
 from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.providers.openai.chat import DIALECT
-from tokenwire.relay.produce import Producer
+from tokenwire.relay.produce.producer import Producer
 from tokenwire.run.call.reading import Reading
 from tokenwire.run.inbox import Inbox
 

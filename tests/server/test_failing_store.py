@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from support.server import Site, site
 from tokenwire.errors import LogError, StoreFullError, StoreUnavailableError
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
 
 PROMPT = "scenario:slow?rate=50"
 #: Text of the end of an answer, as the wires say it.

@@ -26,7 +26,7 @@ from tokenwire.observe import hooks
 from tokenwire.observe.facts import ChunksCame, StoreAppended
 from tokenwire.providers.base import Target
 from tokenwire.providers.http.connection import Connection, Route
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.relay.record import cursor_of
 from tokenwire.relay.runs import Runs
 from tokenwire.run.call.lane import (

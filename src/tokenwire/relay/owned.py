@@ -35,7 +35,8 @@ from tokenwire.relay.commands import (
     is_expiry,
     is_late,
 )
-from tokenwire.relay.produce import OnEndError, Producer, ProducerLimits
+from tokenwire.relay.produce.contract import OnEndError, ProducerLimits
+from tokenwire.relay.produce.producer import Producer
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import failure, start_of, write_end
 from tokenwire.relay.waiting.index import RunWaits, WaitingIndex

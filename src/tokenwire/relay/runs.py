@@ -58,7 +58,7 @@ from tokenwire.relay.members.members import Members
 from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.relay.readers import follow
 from tokenwire.relay.record import cursor_of
 from tokenwire.relay.replay import Replay, read_run

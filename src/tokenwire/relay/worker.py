@@ -40,7 +40,8 @@ from tokenwire.relay.feed.presence import Presence
 from tokenwire.relay.outbox import OnEnd, OnEndAlone, Outbox
 from tokenwire.relay.owned import OwnedRun, OwnMailbox
 from tokenwire.relay.owner import new_owner
-from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
+from tokenwire.relay.produce.producer import Producer
 from tokenwire.relay.push.deliveries import PushDeliveries
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.replay import Replay, read_run, waits

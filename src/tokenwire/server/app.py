@@ -22,7 +22,7 @@ from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
 from tokenwire.relay import Store, open_store
 from tokenwire.relay.conversation.history import policy_of
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.relay.spending.bill import zone_of
 from tokenwire.relay.spending.prices import own_prices
 from tokenwire.relay.upkeep.retention import Retention

@@ -27,7 +27,7 @@ from tokenwire.observe.endings import run_ended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
 from tokenwire.relay.description import RunMeta, checked_meta, meta_of, scope_of_run
-from tokenwire.relay.produce import OnEndError, ProducerLimits
+from tokenwire.relay.produce.contract import OnEndError, ProducerLimits
 from tokenwire.relay.record import Chain
 from tokenwire.relay.remote.checks import (
     at_index,

@@ -19,14 +19,14 @@ from tokenwire.log.base import Store
 from tokenwire.relay.commands import counting, is_expiry, is_stop
 from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta
-from tokenwire.relay.produce import (
+from tokenwire.relay.produce.contract import (
     Closing,
     Ending,
     OnEndError,
-    Producer,
     ProducerLimits,
     RefusedAppendError,
 )
+from tokenwire.relay.produce.producer import Producer
 from tokenwire.relay.replay import HANDED_OVER, Replay, read_run
 from tokenwire.run.failure import failed_end
 from tokenwire.run.plan import Plan

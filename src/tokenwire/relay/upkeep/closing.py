@@ -19,7 +19,7 @@ from tokenwire.exits import guarded_tasks, is_by_signal
 from tokenwire.log.base import Appended, Inside, Store, Transactional
 from tokenwire.relay.description import meta_of
 from tokenwire.relay.outbox import EndedRun, ended_run
-from tokenwire.relay.produce import OnEndError
+from tokenwire.relay.produce.contract import OnEndError
 from tokenwire.relay.replay import read_run
 
 __all__ = ["Closing", "OnEndInside", "takes_connection"]

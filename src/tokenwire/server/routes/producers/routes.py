@@ -22,7 +22,7 @@ from tokenwire.events.request import Request as ModelRequest
 from tokenwire.events.validation import whole_number
 from tokenwire.relay import Store
 from tokenwire.relay.description import Remote, RunMeta
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.relay.remote.state import Finish, RemoteState
 from tokenwire.run.stream import new_run_id
 from tokenwire.server.access.misses import count_misses, run_id

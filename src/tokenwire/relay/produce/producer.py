@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol
-
-import msgspec
 
 from tokenwire.errors import (
     FencedError,
-    HookError,
     LogError,
     LogLimitError,
     StoreFullError,
@@ -36,86 +31,23 @@ from tokenwire.log.base import Appended, Inside, Records, Taped
 from tokenwire.log.spool import Spool
 from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
+from tokenwire.relay.produce.contract import (
+    Closing,
+    Ending,
+    OnEndError,
+    ProducerLimits,
+    RefusedAppendError,
+)
+from tokenwire.relay.produce.pending import Pending
 from tokenwire.relay.record import Chain, cursor_of
 
-__all__ = ["Closing", "Ending", "OnEndError", "Producer", "ProducerLimits", "RefusedAppendError"]
+__all__ = ["Producer"]
 
 #: Records that nobody waited for, and that are reported to observers together.
 _REPORT_EVERY = 32
 #: Records of deltas that wait for the store's answer, at most; then the run waits.
 _MOST_PENDING = 256
 _DURABLE = frozenset({RunEnd, StepStart, ToolStart, ToolResult, ToolError})
-
-
-class ProducerLimits(msgspec.Struct, kw_only=True, frozen=True):
-    """Bounds of one run's log. ``bytes``: a model's pictures are in it, of 20 MB as base64 each.
-    ``store_timeout``: seconds to keep trying while the store does not answer; the provider waits
-    meanwhile."""
-
-    records: int = 200_000
-    bytes: int = 64 << 20
-    store_timeout: float = 10.0
-
-
-#: What hears that the end of a run is about to be written.
-Ending = Callable[[str], Awaitable[None]]
-
-
-class OnEndError(HookError):
-    """An ``on_end`` that is part of the run's end failed: what it wrote is undone, and the run is
-    to end as an error, without it."""
-
-    code = "on_end_failed"
-
-
-class RefusedAppendError(LogError):
-    """Another record is where this append's was to go, or the log has ended: of one owner, an
-    append that was under way when its task was stopped."""
-
-
-class Closing(Protocol):
-    """Ends runs together with what an application writes (`relay.upkeep.closing`)."""
-
-    async def prepare(self, run: str, end: RunEnd) -> Inside:
-        """What is called inside of the transaction that ends ``run``. Raises `LogError`."""
-        ...
-
-    async def append(
-        self,
-        run: str,
-        *,
-        epoch: int,
-        first: int,
-        records: list[bytes],
-        close: str | None,
-        inside: Inside,
-    ) -> Appended:
-        """Append the end, with what ``inside`` writes. Raises `OnEndError`, `LogError`."""
-        ...
-
-
-class _Pending:
-    """The records that the store has not accepted yet; at most one append is under way."""
-
-    __slots__ = ("behind", "failure", "is_left", "records", "since", "size", "under_way", "waiter")
-
-    def __init__(self) -> None:
-        #: In order, from the producer's tail + 1. After a failed append they wait for the next.
-        self.records: list[bytes] = []
-        #: Their bytes, of what `Producer.take` was given.
-        self.size = 0
-        #: What comes after them, and was not given to the store.
-        self.behind: list[bytes] = []
-        #: The store has them, and its answer is due.
-        self.under_way = False
-        #: The store did not take them, and nobody was there to hear of it.
-        self.is_left = False
-        #: When the append began (`time.perf_counter`), where somebody measures it.
-        self.since: float | None = None
-        #: Whoever waits for the answer.
-        self.waiter: asyncio.Future[None] | None = None
-        #: A fault of ours while sealing; the task raises it.
-        self.failure: Exception | None = None
 
 
 class Producer:
@@ -165,7 +97,7 @@ class Producer:
         # Until the end, so that a tail which a failover loses can be written again.
         self._all_records: list[bytes] | None = list(records or []) if log.rewinds else None
         self._bytes = sum(map(len, records or []))
-        self._pending = _Pending()
+        self._pending = Pending()
         #: `take` may be called: nothing is pending, and there is room.
         self.ready = not self._full()
         # Appended, and not yet reported to observers.
