@@ -292,15 +292,18 @@ def _fences(evidence: Evidence) -> Iterable[str]:
                     f"I7: record {last} of epoch {line['epoch']} was accepted though epoch "
                     f"{claim['epoch']} began after record {claim['tail']}"
                 )
-    fenced: set[str] = set()
+    fenced: set[tuple[str, int]] = set()
+    newest: dict[str, int] = {}
     for line in evidence.lines:
         who = line.get("who", "")
         if line["what"] == "own":
-            fenced.discard(who)
-        elif who in fenced and line["what"] in ("call", "tool", "step", "node", "append"):
+            newest[who] = line["epoch"]
+        # A worker may take a run over while its own task of an older epoch has not heard of that.
+        epoch = line.get("epoch", newest.get(who, 0))
+        if (who, epoch) in fenced and line["what"] in ("call", "tool", "step", "node", "append"):
             yield f"I7: {who} was fenced, and then: {line['what']}"
         if line["what"] == "append" and line["status"] == "fenced":
-            fenced.add(who)
+            fenced.add((who, epoch))
 
 
 def _attempts(

@@ -26,10 +26,10 @@ from tokenwire.log.spool import (
     Spool,
     Spools,
 )
-from tokenwire.relay import produce
+from tokenwire.relay.produce import producer as producing
 from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.relay.produce.producer import Producer
-from tokenwire.relay.record import verify
+from tokenwire.relay.record import Chain, verify
 
 
 class Store:
@@ -461,7 +461,7 @@ def test_a_run_waits_for_no_answer_to_its_deltas() -> None:
 
 
 def test_a_run_waits_where_much_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(produce, "_MOST_PENDING", 3)
+    monkeypatch.setattr(producing, "_MOST_PENDING", 3)
 
     async def test(store: Store) -> None:
         log: Any = store
@@ -649,5 +649,65 @@ def test_an_end_that_failed_is_repeated_by_who_wrote_it_only() -> None:
         with pytest.raises(StoreUnavailableError):
             await producer.write([RunEnd(outcome="complete", seq=1, t=1)])
         assert not producer.is_stuck  # else the end would be appended without closing the log
+
+    case(test)
+
+
+@pytest.mark.parametrize("way", ["given", "lent", "written", "repeated", "filled"])
+def test_a_store_that_told_of_a_fence_is_not_asked_again(way: str) -> None:
+    async def test(store: Store) -> None:
+        log: Any = store
+        judge, told = store.judge, []
+
+        def judged(*arguments: Any) -> Appended:
+            done = judge(*arguments)
+            told.append(done.status)
+            return done
+
+        log.judge = judged
+        store.rewinds = way == "filled"
+        producer = Producer(log, "r", 1)
+        await producer.write([delta("0")])
+        store.epoch = 2
+        if way == "given":
+            await producer.put([delta("1")])
+            await turns()
+            store.commit()
+        elif way == "lent":
+            await producer.put([delta("1")])
+            await turns()
+            store.epoch = 1
+            store.commit()
+            store.epoch = 2
+            loan = producer.lend()
+            assert loan is not None
+            chain = Chain("r", loan.check)
+            loan.tape.records.append(chain.seal(delta("2")))
+            log.tape("r")._grown()
+            await turns()
+            store.commit()
+            producer.repay(chain.last, 3, len(loan.tape.records[-1]))
+        elif way == "repeated":
+            await producer.put([delta("1")])
+            await turns()
+            store.commit()
+            assert producer.is_stuck
+            with pytest.raises(FencedError):
+                await producer.repeat()
+        elif way == "filled":
+            with pytest.raises(FencedError):
+                await producer.refill()
+        else:
+            with pytest.raises(FencedError):
+                await producer.write([delta("1")])
+        assert told.count("fenced") == 1
+        assert producer.is_fenced
+        assert producer.lend() is None
+        for again in (producer.settle(), producer.write([delta("3")]), producer.put([delta("4")])):
+            with pytest.raises(FencedError) as raised:
+                await again
+            assert raised.value.details["epoch"] == 2
+        assert told.count("fenced") == 1
+        assert len(store.records) == 1 + (way == "lent")
 
     case(test)

@@ -16,7 +16,10 @@ from tokenwire.errors import StoreUnavailableError
 from tokenwire.events import model as m
 from tokenwire.log.spool import Batch
 from tokenwire.log.sqlite.store import SQLiteStore
+from tokenwire.observe.facts import Fact, RunLeft
+from tokenwire.observe.hooks import observe
 from tokenwire.relay.runs import Runs
+from tokenwire.run.stream import new_run_id
 
 
 def _said(delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -84,5 +87,58 @@ def test_readers_have_all_that_a_silent_provider_has_said(tmp_path: Path, words:
         assert [event.seq for event in events] == [*range(1, len(events) + 1)]
         assert isinstance(end := events[-1], m.RunEnd)
         assert end.outcome == "complete"
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("words", [0, 1, 8])
+def test_a_run_that_was_taken_over_ends_here_while_its_provider_is_silent(
+    tmp_path: Path, words: int
+) -> None:
+    """The store is asked once; and the provider, whom another worker asks by now, is let go."""
+
+    async def main() -> None:
+        store = SQLiteStore(str(tmp_path / "runs.db"))
+        progress = asyncio.Event()
+        run, facts, asked, taken = new_run_id(), list[Fact](), list[int](), False
+
+        async def append(*arguments: Any, **options: Any) -> Any:
+            if taken:
+                asked.append(options["first"])
+            return await SQLiteStore.append(store, *arguments, **options)
+
+        async def answer(_: int, writer: asyncio.StreamWriter) -> None:
+            nonlocal taken
+            writer.write(HEAD + _said({"role": "assistant"}))
+            for number in range(words):
+                progress.clear()
+                writer.write(_said({"content": f"word{number} "}))
+                await progress.wait()
+            [(_, epoch)] = await store.leases({runs.owner})
+            await store.release(run, epoch=epoch)
+            assert await store.claim(run, owner="another", lease=60.0)
+            taken = True
+            writer.write(_said({"content": "last"}))
+            await asyncio.Event().wait()
+
+        async with raw_provider(answer) as provider:
+            runs = Runs(store, registry=OneModel(provider.url), retry=QUICK)  # type: ignore[arg-type]
+            await runs.open()
+            store.append = append  # type: ignore[method-assign]
+            unobserve = observe(facts.append)
+            await runs.start(request_of("Hi"), model="m0", run_id=run)
+            follower, said = await runs.follow(run), 0
+            async with asyncio.timeout(20):
+                while said < words:
+                    batch = await follower.next()
+                    assert batch is not None
+                    said += sum(isinstance(event, m.TextDelta) for _, event in batch.events())
+                    progress.set()
+                await provider.left.wait()
+            unobserve()
+            follower.close()
+            await runs.aclose()
+        assert [fact.why for fact in facts if isinstance(fact, RunLeft)] == ["fenced"]
+        assert len(asked) == (words == 0)  # the beginning of a text is waited for
 
     run_async(main())

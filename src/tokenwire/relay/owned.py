@@ -268,6 +268,8 @@ class OwnedRun:
         try:
             if await self.producer.refill():
                 self._seen_commands = 0  # the mailbox is another one, too
+        except FencedError:
+            self.task.cancel()
         except TokenwireError as error:  # the run's task meets it, at its next append
             _log.info("run %s was not written again: %s", self.run, error)
 
@@ -283,6 +285,8 @@ class OwnedRun:
             return
         try:
             await self.producer.repeat()
+        except FencedError:
+            self.task.cancel()  # its provider may be silent, and its tool at work, for long
         except TokenwireError as error:  # the run's task meets it, at its next append
             _log.info("run %s: an append that failed fails again: %s", self.run, error)
 
@@ -309,9 +313,8 @@ class OwnedRun:
                 await batches.aclose()
         except (LimitError, OnEndError) as error:
             await self._fail(error)
-        except FencedError as error:
-            _log.warning("%s; this worker stops", error)
-            self._tell_left("fenced")
+        except FencedError:
+            self._tell_fenced()
         except (NotFoundError, GoneError):
             # By another process: the one that deleted it tells of it.
             _log.info("run %s was erased; this worker stops it", self.run)
@@ -325,6 +328,8 @@ class OwnedRun:
                 self._owner.failed(self.run, error)
                 self._tell_left("store")
         except asyncio.CancelledError:
+            if self.producer.is_fenced:
+                self._tell_fenced()
             raise
         except Exception:
             _log.exception("run %s failed inside", self.run)
@@ -369,6 +374,10 @@ class OwnedRun:
     def _tell_left(self, why: str) -> None:
         """Report that this process works no more at the run, which has not ended."""
         report(RunLeft(self.run, why, self.producer.epoch))
+
+    def _tell_fenced(self) -> None:
+        _log.warning("run %s was taken over by another worker; this worker stops", self.run)
+        self._tell_left("fenced")
 
     def _over(self, _: asyncio.Task[None]) -> None:
         unsubscribe, self._unsubscribe = self._unsubscribe, _nothing  # it has this run

@@ -115,6 +115,11 @@ class Producer:
         return self._pending.under_way or is_behind
 
     @property
+    def is_fenced(self) -> bool:
+        """Whether the store has told that another owner has the run."""
+        return self._pending.fenced > 0
+
+    @property
     def is_stuck(self) -> bool:
         """Whether records that the store refused lie here, or with the lane, until the run has more
         to say."""
@@ -158,7 +163,7 @@ class Producer:
         """See `tokenwire.run.call.reading.Sink`."""
         log, pending, self._spool = self._taped, self._pending, None
         tape = log.tape(self.run) if log is not None else None
-        if tape is None or tape.writer != self.epoch:
+        if tape is None or tape.writer != self.epoch or pending.fenced:
             return None
         size = 0
         if not isinstance(tape, Spool):
@@ -213,6 +218,7 @@ class Producer:
             spool.then, spool.then_at = self.landed, tail
         else:
             spool.then = None
+            pending.heard(spool.problem)
         return rest
 
     def _fail(self, error: Exception) -> Taken:
@@ -268,6 +274,7 @@ class Producer:
         """The store answered: with None it accepted the pending records, on both ways."""
         pending = self._pending
         pending.under_way = False
+        pending.heard(problem)
         behind, pending.behind = pending.behind, []
         pending.is_left = problem is not None
         if problem is not None:
@@ -314,6 +321,9 @@ class Producer:
         if self._all_records is None or not tail or self._spool is not None or pending.records:
             return False
         appended = await self._log.append(self.run, epoch=self.epoch, first=tail + 1, records=[])
+        pending.heard(appended)
+        self.ready = self.ready and not pending.fenced
+        pending.check(self.run)
         if appended.status != "gap" or appended.tail >= tail:
             return False
         await self._fill(appended.tail, tail + 1)
@@ -335,9 +345,7 @@ class Producer:
                 await pending.waiter
             finally:
                 pending.waiter = None
-        if pending.failure is not None:
-            failure, pending.failure = pending.failure, None
-            raise failure
+        pending.check(self.run)
         if not events and not pending.records:
             return
         last = events[-1] if events else None
@@ -377,7 +385,7 @@ class Producer:
     async def _append(
         self, records: list[bytes], close: str | None, durable: bool, inside: Inside | None = None
     ) -> None:
-        first = self.tail + 1
+        first, pending = self.tail + 1, self._pending
         # From here on, not from the first failure: a store that hangs takes its time to fail.
         give_up = time.monotonic() + self._limits.store_timeout
         while True:
@@ -393,10 +401,8 @@ class Producer:
             if appended.status == "gap" and self._all_records is not None:
                 await self._fill(appended.tail, first)
                 continue
-            if appended.status == "fenced":
-                raise FencedError(
-                    f"run {self.run} was taken over by another worker", epoch=appended.epoch
-                )
+            pending.heard(appended)
+            pending.check(self.run)
             raise RefusedAppendError(
                 f"the log of run {self.run} refused an append: {appended.status}"
             )
@@ -428,5 +434,5 @@ class Producer:
             records=records[tail : first - 1],
             durable=True,
         )
-        if appended.status == "fenced":
-            raise FencedError(f"run {self.run} was taken over", epoch=appended.epoch)
+        self._pending.heard(appended)
+        self._pending.check(self.run)
