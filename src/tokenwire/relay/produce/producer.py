@@ -11,7 +11,6 @@ import asyncio
 import time
 
 from tokenwire.errors import (
-    FencedError,
     LogError,
     LogLimitError,
     StoreFullError,
