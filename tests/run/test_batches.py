@@ -126,15 +126,138 @@ def test_what_fails_after_a_step_loses_no_event() -> None:
     run_async(main())
 
 
-def test_with_a_budget_the_start_is_in_the_log_before_it_is_asked() -> None:
-    """That takes as long as the store does."""
+def test_with_a_budget_a_start_and_an_end_are_as_without() -> None:
+    async def main() -> None:
+        allowance = Open([])
+        with_budget = await batches_of(loop_of(ScriptedModel([TEXT]), allowance=allowance))
+        assert allowance.seen == [0]
+        assert with_budget[0] == ["run-start", "step-start"]
+        assert with_budget[-1][-3:] == ["text-end", "step-end", "run-end"]
+        assert with_budget == await batches_of(loop_of(ScriptedModel([TEXT])))
+
+    run_async(main())
+
+
+def test_with_a_budget_calls_of_tools_wait_for_nothing() -> None:
+    @tool
+    def look(city: str) -> str:
+        """The weather of a city."""
+        return "clear"
+
+    def model() -> ScriptedModel:
+        return ScriptedModel([call("look", {"city": "Paris"})], [TEXT])
+
+    async def main() -> None:
+        tools = ToolSet([look])
+        without = await batches_of(loop_of(model(), tools=tools))
+        assert without == await batches_of(loop_of(model(), tools=tools, allowance=Open([])))
+
+    run_async(main())
+
+
+def budget(left: int) -> m.RunBudget:
+    return m.RunBudget(name="run", unit="tokens", left=left, most=100)
+
+
+class Refusing(Open):
+    """An allowance that allows no model call."""
+
+    async def begin(self, request: Request | None, target: Any) -> m.RunBudget:
+        return budget(0)
+
+
+def test_a_run_that_its_budget_refuses_is_one_batch() -> None:
+    async def main() -> None:
+        batches = await batches_of(loop_of(ScriptedModel([TEXT]), allowance=Refusing([])))
+        assert batches == [["run-start", "budget", "run-end"]]
+
+    run_async(main())
+
+
+class Estimating(Open):
+    """An allowance whose provider reports no tokens."""
+
+    def estimate(self) -> m.Usage:
+        return m.Usage(input_tokens=1, output_tokens=2, source="estimated")
+
+
+def test_an_estimate_of_the_answer_is_part_of_its_end() -> None:
+    async def main() -> None:
+        batches = await batches_of(loop_of(ScriptedModel([TEXT]), allowance=Estimating([])))
+        assert batches[-1][-3:] == ["step-end", "usage", "run-end"]
+
+    run_async(main())
+
+
+class AtOnce(ScriptedModel):
+    """A model whose answer is one read."""
+
+    async def open(self, call: Any, *, connect_timeout: float = 5.0) -> Any:
+        stream = await super().open(call, connect_timeout=connect_timeout)
+        whole = b"".join(data for data, _ in stream._chunks if data is not None)
+        stream._chunks = [(whole, TEXT)]
+        return stream
+
+
+def test_an_answer_of_one_read_ends_in_the_batch_of_its_words() -> None:
+    async def main() -> None:
+        without = await batches_of(loop_of(AtOnce([TEXT])))
+        assert len(without) == 2
+        assert without == await batches_of(loop_of(AtOnce([TEXT]), allowance=Open([])))
+
+    run_async(main())
+
+
+class Due(Open):
+    """An allowance that is asked for more at the end of the first step, and answers late."""
+
+    def apply(self, event: m.Event) -> None:
+        self.is_due = self.is_due or isinstance(event, m.StepEnd)
+
+    async def more(self) -> m.RunBudget:
+        self.seen.append(len(self._batches))
+        assert any("text-delta" in batch for batch in self._batches)
+        self.is_due = False
+        return budget(10)
+
+
+def test_no_word_waits_for_a_budget_that_is_due() -> None:
+    """What is asked then takes as long as the store of the budgets does."""
 
     async def main() -> None:
         batches: list[list[str]] = []
-        allowance = Open(batches)
-        await batches_of(loop_of(ScriptedModel([TEXT]), allowance=allowance), batches)
-        assert batches[0] == ["run-start"]
-        assert allowance.seen == [1]
-        assert batches[-1] == ["run-end"]
+        allowance = Due(batches)
+        await batches_of(loop_of(AtOnce([TEXT]), allowance=allowance), batches)
+        assert len(allowance.seen) == 2
+        assert batches[-1] == ["budget", "run-end"]
+        assert "text-delta" in batches[-2]
+
+    run_async(main())
+
+
+class Steered(Open):
+    """An allowance of a run to which a person says something while its first answer comes."""
+
+    inbox: Inbox
+
+    def apply(self, event: m.Event) -> None:
+        if isinstance(event, m.StepEnd) and event.step == 1:
+            self.inbox.put(m.Control(command="steer", text="And then?", id="s1"))
+
+    async def begin(self, request: Request | None, target: Any) -> None:
+        await super().begin(request, target)
+        if len(self.seen) > 1:
+            assert any("text-delta" in batch for batch in self._batches)
+
+
+def test_no_word_waits_until_a_further_step_is_allowed() -> None:
+    async def main() -> None:
+        batches: list[list[str]] = []
+        allowance = Steered(batches)
+        loop = loop_of(AtOnce([TEXT], [TEXT]), allowance=allowance)
+        allowance.inbox = loop.inbox
+        await batches_of(loop, batches)
+        assert len(allowance.seen) == 2
+        assert loop.fold.outcome == "complete"
 
     run_async(main())

@@ -105,13 +105,14 @@ def records_of(job: Job) -> bytes:
     return b"\n".join(job.records) if isinstance(job, AppendJob) else b""
 
 
+@pytest.mark.parametrize("budget", [[], ["principal/day=100000", "tenant/month=100000"]])
 @pytest.mark.parametrize("prompt", ["scenario:text", "scenario:slow?rate=60&words=4"])
 def test_on_sqlite_a_start_is_three_writes_at_most_and_an_end_is_one(
-    writes: list[bytes], commits: list[list[Job]], tmp_path: Path, prompt: str
+    writes: list[bytes], commits: list[list[Job]], tmp_path: Path, prompt: str, budget: list[str]
 ) -> None:
-    """Those of the reader's socket; and commits of the store: the log, the start of run and step,
-    the first words; and one for the end."""
-    with site(store=f"sqlite:{tmp_path / 'log.db'}") as here:
+    """Those of the reader's socket; and commits of the store with records: the log, the start of
+    run and step, the first words; and one for the end."""
+    with site(store=f"sqlite:{tmp_path / 'log.db'}", budget=budget) as here:
         del writes[:], commits[:]
         body = b'{"prompt":"%b"}' % prompt.encode()
         answer = here.raw(request(here, "POST", "/v1/runs", body, "Connection: close"))
@@ -121,6 +122,7 @@ def test_on_sqlite_a_start_is_three_writes_at_most_and_an_end_is_one(
     assert b"".join(writes) == answer
     ends = [data for data in writes if b"-end" in data or data.endswith(b"0\r\n\r\n")]
     assert len(ends) == 1
+    commits = [jobs for jobs in commits if not budget or any(map(records_of, jobs))]
     appends = [b"\n".join(map(records_of, jobs)) for jobs in commits]
     first = next(number for number, data in enumerate(appends) if b"text-delta" in data)
     assert first < 3

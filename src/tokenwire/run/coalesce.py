@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Event, PartDelta, RunStart, StepEnd
+from tokenwire.events.model import Event, PartDelta, RunBudget, RunStart, StepEnd, Usage
 from tokenwire.tools.calls.assemble import calls_of
 
 __all__ = ["MOST_TEXT", "is_followed", "merge"]
@@ -67,8 +67,13 @@ def _cut(delta: PartDelta) -> list[PartDelta]:
 
 
 def is_followed(batch: list[Event], fold: Fold) -> bool:
-    """Whether the next batch of a run without a budget follows without a wait: its start is
-    followed by a step's, and the end of a step without calls by the next one's, or by its own.
-    ``fold``: the run with the batch."""
+    """Whether the next batch follows without a wait for others than a budget: a run's start is
+    followed by a step's, and the end of a step without calls (or of none, where a budget allowed
+    none) by the next one's, or by the run's own. ``fold``: the run with the batch."""
     last = type(batch[-1]) if batch else None
-    return last is RunStart or (last is StepEnd and not calls_of(fold, fold.steps[-1]))
+    if last is RunStart:
+        return True
+    if last is StepEnd or last is Usage or last is RunBudget:
+        step = fold.steps[-1] if fold.steps else None
+        return step is None or (step.status != "open" and not calls_of(fold, step))
+    return False

@@ -157,16 +157,14 @@ class Loop:
             if self.order.state == "new":
                 self._tell_start()
                 first = self._stamp([self.plan.run_start(self._wall())])
-                if self.plan.allowance is not None:
-                    yield [*first]
-                    first = ()
             step, has_called = self._unfinished(), False
             while self._then == "go-on" and (has_called or self.inbox.cancelled is None):
                 batches = self._model() if step is None else self._between(step)
                 try:  # (`aclosing` would be there for as long as the answer lasts)
                     async for batch in batches:
                         ready, first = [*first, *batch] if first else batch, ()
-                        if self.plan.allowance is None and is_followed(ready, self.fold):
+                        joins = is_followed(ready, self.fold)
+                        if joins and not self._gate.delays(ready, self.fold):
                             first = ready
                         else:
                             yield ready

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tokenwire.events.estimate import quarters_of
+from tokenwire.events.fold import Fold
 from tokenwire.events.model import (
     Event,
     ReasoningDelta,
@@ -106,6 +107,14 @@ class Gate:
                 allowance.said(quarters_of(event.text))  # type: ignore[attr-defined]
             else:
                 allowance.apply(event)
+
+    def delays(self, batch: list[Event], fold: Fold) -> bool:
+        """Whether words of ``batch``, an end of a step, would wait for the store of budgets if they
+        were written with what follows: a budget that is due, or the request of another step."""
+        if self._allowance is None or not any(type(event) in _SAID for event in batch):
+            return False
+        is_paused = fold.finish_reason == "pause"
+        return self.is_due or is_paused or bool(self._inbox.steers)
 
     async def begin(self, request: Request | None, target: Target | None) -> list[Event]:
         """Before a model is used: what there is to say where no budget is left for it, and the
