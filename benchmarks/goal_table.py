@@ -1,7 +1,8 @@
 """The goals of performance, and the table of what was reached. No measuring here.
 
-A figure is a number, or the reason why it could not be had. Ratios are medians of the ratios of
-neighbours: two servers that were measured one after the other, in the same round.
+A figure is a number, a ratio with its spread, or the reason why it could not be had. Ratios are
+medians of the ratios of pairs: two servers that were measured one after the other, in the same
+round. Half of the pairs are between the two bounds that stand beside a ratio.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["GOALS", "Figure", "Goal", "Missing", "ratio", "table"]
+__all__ = ["GOALS", "Figure", "Goal", "Missing", "Ratio", "ratio", "table"]
 
 
 class Goal(NamedTuple):
@@ -37,7 +38,22 @@ class Missing(NamedTuple):
     reason: str
 
 
-Figure = float | Missing
+class Ratio(NamedTuple):
+    """The median of pairs, and the quartiles: half of the pairs are from ``low`` to ``high``."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.spread()})"
+
+    def spread(self) -> str:
+        """The quartiles, as they are printed."""
+        return f"{_number(self.low)}-{_number(self.high)}"
+
+
+Figure = float | Ratio | Missing
 
 #: By the names that `goals.py` gives its figures.
 GOALS: dict[str, Goal] = {
@@ -61,12 +77,15 @@ GOALS: dict[str, Goal] = {
 }
 
 
-def ratio(costs: Sequence[float], base: Sequence[float]) -> float:
-    """The median of the rounds' ratios. Raises ValueError without a round that has both."""
-    pairs = [(cost, least) for cost, least in zip(costs, base, strict=False) if least > 0]
+def ratio(costs: Sequence[float], base: Sequence[float]) -> Ratio:
+    """The ratios of pairs. Raises ValueError without a pair that has both."""
+    pairs = [cost / least for cost, least in zip(costs, base, strict=False) if least > 0]
     if not pairs:
         raise ValueError("no round has both")
-    return statistics.median(cost / least for cost, least in pairs)
+    if len(pairs) == 1:
+        return Ratio(pairs[0], pairs[0], pairs[0])
+    low, value, high = statistics.quantiles(pairs, n=4, method="inclusive")
+    return Ratio(value, low, high)
 
 
 def table(
@@ -76,31 +95,38 @@ def table(
     *,
     with_twin: bool,
 ) -> list[str]:
-    """The lines of the table: goal, value, what it should be, whether it is met; last a count.
-    ``names``: the goals that it is about; ``doubts``: why a figure does not count either way."""
+    """The lines of the table: goal, value, what half of the pairs are between, what it should be,
+    whether it is met; last a count. ``names``: the goals that it is about; ``doubts``: why a figure
+    does not count either way."""
     width = max(len(goal.text) for goal in GOALS.values())
-    lines = [f"{'goal':{width}}  {'value':>9}  {'goal':>11}  met"]
+    lines = [_line("goal", "value", "half of them", "goal", "met", width)]
     met = measured = 0
     for name, goal in GOALS.items():
         if name not in names:
             continue
         figure = figures.get(name, Missing("not measured"))
         limit = goal.twin if with_twin else goal.python
-        sign = ">=" if goal.is_least else "<="
-        wanted = f"{sign} {_number(limit)} {goal.unit}".rstrip()
+        wanted = f"{'>=' if goal.is_least else '<='} {_number(limit)} {goal.unit}".rstrip()
         if isinstance(figure, Missing):
-            lines.append(f"{goal.text:{width}}  {'-':>9}  {wanted:>11}  {figure.reason}")
+            lines.append(_line(goal.text, "-", "", wanted, figure.reason, width))
             continue
-        value = f"{_number(figure)} {goal.unit}".rstrip()
+        spread = figure.spread() if isinstance(figure, Ratio) else ""
+        value = figure.value if isinstance(figure, Ratio) else figure
         if doubts and name in doubts:
-            lines.append(f"{goal.text:{width}}  {value:>9}  {wanted:>11}  ? {doubts[name]}")
-            continue
-        is_met = goal.is_met(figure, with_twin=with_twin)
-        measured, met = measured + 1, met + is_met
-        lines.append(f"{goal.text:{width}}  {value:>9}  {wanted:>11}  {'yes' if is_met else 'NO'}")
+            verdict = f"? {doubts[name]}"
+        else:
+            is_met = goal.is_met(value, with_twin=with_twin)
+            measured, met = measured + 1, met + is_met
+            verdict = "yes" if is_met else "NO"
+        shown = f"{_number(value)} {goal.unit}".rstrip()
+        lines.append(_line(goal.text, shown, spread, wanted, verdict, width))
     missing = len(names) - measured
     lines.append(f"{met} of {measured} met" + (f", {missing} not measured" if missing else ""))
     return lines
+
+
+def _line(text: str, value: str, spread: str, wanted: str, verdict: str, width: int) -> str:
+    return f"{text:{width}}  {value:>9}  {spread:>12}  {wanted:>11}  {verdict}"
 
 
 def _number(value: float) -> str:

@@ -1,13 +1,15 @@
 """The goals of performance beside what this machine reaches, from one run: ratios, met or not.
 
-Everything that is compared runs at the same time, on one core, and is measured in turns, so that
-another program's load meets both sides; the other core has model and readers, in C (`native/`).
+Everything that is compared runs at the same time, on one core, and is measured in short turns
+between streams that stay open, so that another program's load meets both sides; a ratio is the
+median of the turns' own, with the quartiles beside it. The other core has model and readers, in C
+(`native/`).
 Before each part a C proxy shows whether the machine has time for it; a figure counts only then.
 What cannot be had here (no C compiler, no redis-server) says so in its row. Nothing begins after
 ``--limit`` seconds; some eight minutes as it is.
 
     python benchmarks/goals.py
-    python benchmarks/goals.py --only sqlite,replay --rounds 5
+    python benchmarks/goals.py --only sqlite,replay --turns 40
     python benchmarks/goals.py --native
 
 ``--native``: with the compiled twins (`speedups/`), against their own goals; else all is Python.
@@ -33,9 +35,8 @@ os.environ["TOKENWIRE_SPEEDUPS"] = "1" if "--native" in sys.argv else "0"
 
 import uvloop
 from fan_out import started
-from goal_table import GOALS, Figure, Missing, ratio, table
+from goal_table import GOALS, Figure, Missing, Ratio, ratio, table
 from harness import (
-    CLOCK,
     ROOT,
     free_port,
     other_core,
@@ -47,7 +48,7 @@ from harness import (
     server_core,
     wait_for,
 )
-from token_cost import WIRES, Row, Server, compiled, running_proxy, window
+from token_cost import WIRES, Row, Server, compiled, median, running_proxy, windows
 
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
@@ -58,6 +59,8 @@ from support.redis import BINARIES, redis_server  # noqa: E402
 from tokenwire.log.open import open_store  # noqa: E402
 from tokenwire.run.call import lane  # noqa: E402
 
+#: Seconds of a turn: as short as the machine's moods are, and some thousand tokens.
+TURN = 0.3
 #: Streams that are tried, as shares of the goal, until so many are held.
 STEPS = (1.0, 0.75, 0.5, 0.35, 0.2)
 FAN = 1000
@@ -109,20 +112,25 @@ class Bench:
         text = json.dumps(body).replace("MODEL", f"{self.upstream}#bench")
         return post(port, path, text.encode())
 
-    def rounds(
-        self, streams: int, *names: str, rate: float = 50.0, loop: str = "closed"
+    def turns(
+        self,
+        streams: int,
+        *names: str,
+        rate: float = 50.0,
+        loop: str = "closed",
+        seconds: float = TURN,
+        share: float = 1.0,
     ) -> dict[str, list[Row]]:
-        """Windows of each server, in turns."""
-        rows: dict[str, list[Row]] = {name: [] for name in names}
-        for number in range(self.given.rounds):
-            for name in names:
-                if number and time.monotonic() > self.until:
-                    return rows
-                row = self.window(self.server(name), streams, rate, loop)
-                rows[name].append(row)
-                late = f", p50 {row.p50_ms:.0f} ms" if loop == "open" else ""
-                cost = f"{row.cost:.1f} us, {row.held:.2f} in time{late}"
-                _note(f"{streams} x {rate:g}/s {name}: {cost}")
+        """Short windows of each server, in turns between streams that stay open; ``share`` of as
+        many turns as usual."""
+        servers = {name: self.server(name) for name in names}
+        turns = max(1, round(self.given.turns * share))
+        rows = windows(self.load, servers, self.model_port, streams, rate, seconds, turns, loop)
+        for name, found in rows.items():
+            middle = median(found)
+            late = f", p50 {middle.p50_ms:.0f} ms" if loop == "open" else ""
+            cost = f"{middle.cost:.1f} us, {middle.held:.2f} in time{late}"
+            _note(f"{streams} x {rate:g}/s {name}: {cost}")
         return rows
 
     def doubt(self) -> str:
@@ -134,8 +142,10 @@ class Bench:
             return ""
         return f"too busy: the C proxy delivered {row.held:.2f} in time"
 
-    def window(self, server: Server, streams: int, rate: float, loop: str = "closed") -> Row:
-        return window(self.load, server, self.model_port, streams, rate, self.given.seconds, loop)
+    def window(self, server: Server, streams: int, rate: float) -> Row:
+        """One long window of one server."""
+        only, seconds = {"": server}, self.given.seconds
+        return windows(self.load, only, self.model_port, streams, rate, seconds)[""][0]
 
 
 def _note(text: str) -> None:
@@ -150,7 +160,7 @@ def tokens(bench: Bench, wanted: set[str]) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
     for streams in (400, 800):
         if wanted & {f"bare-{streams}", f"proxy-{streams}"}:
-            rows = bench.rounds(streams, "bare", "memory", "proxy")
+            rows = bench.turns(streams, "bare", "memory", "proxy")
             costs = {name: _costs(found) for name, found in rows.items()}
             figures[f"bare-{streams}"] = ratio(costs["memory"], costs["bare"])
             figures[f"proxy-{streams}"] = ratio(costs["memory"], costs["proxy"])
@@ -158,8 +168,9 @@ def tokens(bench: Bench, wanted: set[str]) -> dict[str, Figure]:
 
 
 def sqlite(bench: Bench, _: set[str]) -> dict[str, Figure]:
-    rows = bench.rounds(400, "sqlite", "memory")
-    written = ratio([row.written for row in rows["sqlite"]], [1000.0] * len(rows["sqlite"]))
+    """In longer turns, so that each has some of what a store does now and then."""
+    rows = bench.turns(400, "sqlite", "memory", seconds=4 * TURN, share=0.5)
+    written = statistics.mean(row.written for row in rows["sqlite"]) / 1000
     costs = ratio(_costs(rows["sqlite"]), _costs(rows["memory"]))
     return {"sqlite": costs, "written": written}
 
@@ -167,14 +178,14 @@ def sqlite(bench: Bench, _: set[str]) -> dict[str, Figure]:
 def redis(bench: Bench, _: set[str]) -> dict[str, Figure]:
     if BINARIES["redis"] is None:
         return dict.fromkeys(("redis", "redis-server"), Missing("redis-server is not installed"))
-    rows = bench.rounds(400, "redis", "memory")
+    rows = bench.turns(400, "redis", "memory", seconds=4 * TURN, share=0.5)
     beside = ratio([row.beside for row in rows["redis"]], [1.0] * len(rows["redis"]))
     return {"redis": ratio(_costs(rows["redis"]), _costs(rows["memory"])), "redis-server": beside}
 
 
 def fast(bench: Bench, _: set[str]) -> dict[str, Figure]:
     """In an open loop: a closed one has no second token that a tick could find."""
-    rows = bench.rounds(100, "memory", "proxy", rate=200.0, loop="open")
+    rows = bench.turns(200, "memory", "proxy", rate=200.0, loop="open")
     delay = statistics.median(row.p50_ms for row in rows["memory"])
     if delay > MOST_DELAY_MS:  # then lateness merged the tokens, and not the tick
         return {"fast": Missing(f"too busy: half of the tokens were over {delay:.0f} ms late")}
@@ -182,11 +193,14 @@ def fast(bench: Bench, _: set[str]) -> dict[str, Figure]:
 
 
 def wires(bench: Bench, _: set[str]) -> dict[str, Figure]:
-    others = [name for name in WIRES if name != "native"]
-    rows = bench.rounds(100, "memory", *others)
-    native = _costs(rows["memory"])
-    ratios = {name: ratio(_costs(rows[name]), native) for name in others if rows[name]}
-    _note(", ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
+    """Each wire beside the native one, on the same server."""
+    ratios: dict[str, Ratio] = {}
+    for name in WIRES:
+        if name == "native" or (ratios and time.monotonic() > bench.until):
+            continue
+        rows = bench.turns(200, "memory", name)
+        ratios[name] = ratio(_costs(rows[name]), _costs(rows["memory"]))
+        _note(f"{name}: {ratios[name]}")
     return {"wires": max(ratios.values())}
 
 
@@ -235,8 +249,8 @@ def fan_out(bench: Bench, _: set[str]) -> dict[str, Figure]:
                 done = subprocess.run(command, input=request, capture_output=True, timeout=90)
                 if done.returncode:
                     raise SystemExit(done.stderr.decode("utf-8", "replace"))
-                blocks, user, system = map(int, done.stdout.split())
-                costs[name].append((user + system) / CLOCK / max(blocks, 1) * 1e6)
+                blocks, used = map(int, done.stdout.split())
+                costs[name].append(used / max(blocks, 1))
                 _note(f"{name}: {costs[name][-1]:.1f} us a reader and token")
     return {"fan-out": ratio(costs["tokenwire"], costs["send"])}
 
@@ -254,13 +268,13 @@ def replayed(bench: Bench, _: set[str]) -> dict[str, Figure]:
 
 def more_workers(bench: Bench, wanted: set[str]) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
-    rounds, seconds = bench.given.rounds, bench.given.seconds
+    turns = bench.given.turns
     if "workers" in wanted:
         urls = f"sqlite://{bench.folder}/%s.db"
-        costs = workers_costs(bench.load, urls, 200, rounds, seconds)
+        costs = workers_costs(bench.load, urls, 200, turns, 2 * TURN, with_apart=False)
         figures["workers"] = ratio(costs["two"], costs["one"])
     if "elsewhere" in wanted:
-        pairs = reading_costs(f"sqlite://{bench.folder}/read.db", rounds, seconds).values()
+        pairs = reading_costs(f"sqlite://{bench.folder}/read-%s.db", turns, TURN).values()
         figures["elsewhere"] = max(ratio(pair["elsewhere"], pair["here"]) for pair in pairs)
     return figures
 
@@ -313,8 +327,9 @@ def measured(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--turns", type=int, default=20, help="short windows of each server")
+    parser.add_argument("--rounds", type=int, default=3, help="of 1,000 readers")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of all other windows")
     parser.add_argument("--limit", type=float, default=900.0, help="begin nothing after this")
     parser.add_argument("--only", default="", help=f"some of: {', '.join(GOALS)}")
     parser.add_argument("--native", action="store_true", dest="twin", help="with the twins in C")

@@ -26,7 +26,6 @@ import uvloop
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = os.sched_getaffinity(0)
-CLOCK = os.sysconf("SC_CLK_TCK")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CHUNK = (
     '{"id":"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxYz012","object":"chat.completion.chunk",'
@@ -85,7 +84,7 @@ async def model(rate: float, port_file: str, tls: ssl.SSLContext | None = None) 
     Path(port_file).write_text(str(server.sockets[0].getsockname()[1]))
     interval, phase, due = 1 / rate / phases, 0, time.monotonic()
     while True:
-        due += interval
+        due = max(due, time.monotonic() - 0.25) + interval  # of a pause little is made up for
         data = chunked(b"data: " + (CHUNK % f"t{time.monotonic_ns()} ").encode() + b"\n\n")
         for stream in ModelProtocol.live[phase]:
             stream.transport.write(data)
@@ -253,6 +252,15 @@ def wait_for(port: int, child: subprocess.Popen[bytes], seconds: float = 60.0) -
 def running_model(rate: float = 50.0, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
     """A model process on the last core; its address, up to and with ``/v1``. ``tls``: the files of
     its certificate and key."""
+    with running_model_process(rate, tls) as (upstream, _):
+        yield upstream
+
+
+@contextlib.contextmanager
+def running_model_process(
+    rate: float = 50.0, tls: tuple[Path, Path] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """As `running_model`, with the process: stopped (``SIGSTOP``) its streams are silent."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "port")
         command = [sys.executable, __file__, "--rate", str(rate), "--port-file", str(file)]
@@ -262,7 +270,10 @@ def running_model(rate: float = 50.0, tls: tuple[Path, Path] | None = None) -> I
                 if child.poll() is not None:
                     raise SystemExit("the model process ended")
                 time.sleep(0.05)
-            yield f"http{'s' if tls else ''}://127.0.0.1:{file.read_text()}/v1"
+            try:
+                yield f"http{'s' if tls else ''}://127.0.0.1:{file.read_text()}/v1", child
+            finally:
+                child.send_signal(signal.SIGCONT)  # one that is stopped would not end
 
 
 #: Limits out of the way; a run whose reader has gone must not go on into the next measurement.

@@ -22,13 +22,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
+from harness import cpu_seconds  # noqa: E402
+
 from support.redis import RedisServer, redis_server  # noqa: E402
 from tokenwire.log.open import open_store  # noqa: E402
 
 GROUPS = (1, 4, 40)
 APPENDS = 12_000
 RECORD = b'0123456789abcdef{"type":"text-delta","part":0,"text":" word","seq":123,"t":4567}'
-CLOCK = os.sysconf("SC_CLK_TCK")
 
 
 async def appends(url: str, group: int) -> None:
@@ -51,8 +52,7 @@ def counts(server: RedisServer) -> tuple[float, float]:
     stats = server.ask("INFO", "commandstats").decode()
     usec = re.search(r"cmdstat_evalsha:calls=\d+,usec=(\d+)", stats)
     assert server._process is not None
-    stat = Path(f"/proc/{server._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return float(usec[1]) if usec else 0.0, (int(stat[11]) + int(stat[12])) / CLOCK * 1e6
+    return float(usec[1]) if usec else 0.0, cpu_seconds(server._process.pid) * 1e6
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,32 +126,50 @@ def running_proxy(program: str, model_port: int) -> Iterator[Server]:
         yield Server(port, child.pid, post(port, "/v1/chat/completions", b"{}"))
 
 
-def window(
+#: Seconds in which the streams of a server have tokens before its first turn.
+WARM = 1.5
+
+
+def windows(
     load: str,
-    server: Server,
+    servers: Mapping[str, Server],
     model_port: int,
     streams: int,
     rate: float,
     seconds: float,
+    turns: int = 1,
     loop: str = "closed",
-) -> Row:
-    """One window of load on ``server``. ``loop``: see `native/load.c`."""
-    pids = ",".join(map(str, (server.pid, *server.beside)))
-    command = [load, server.port, model_port, pids, streams, rate, 1.5, seconds, loop]
+) -> dict[str, list[Row]]:
+    """Windows of load on each of ``servers``, which take ``turns`` turns, each with as many streams
+    of its own. ``loop``: see `native/load.c`."""
+    words: list[object] = [load, model_port, streams, rate, WARM, seconds, turns, loop]
+    for server in servers.values():
+        words += [server.port, ",".join(map(str, (server.pid, *server.beside)))]
     done = subprocess.run(
-        [str(word) for word in command], input=server.request, capture_output=True, timeout=120
+        [str(word) for word in words],
+        input=b"".join(server.request + b"\0" for server in servers.values()),
+        capture_output=True,
+        timeout=120 + (seconds + WARM) * (turns + 1) * len(servers),
     )
     if done.returncode:
         raise SystemExit(f"the load ended: {done.stderr.decode('utf-8', 'replace')}")
-    tokens, p50, p99, user, system, written, *others = map(int, done.stdout.split())
+    names = list(servers)
+    rows: dict[str, list[Row]] = {name: [] for name in names}
+    for line in done.stdout.splitlines():
+        number, *values = map(int, line.split())
+        rows[names[number]].append(_row(values, streams * rate * seconds))
+    return rows
+
+
+def _row(values: list[int], due: float) -> Row:
+    """A window by a line of `native/load.c`, in which so many tokens were due."""
+    tokens, p50, p99, user, system, written, *others = values
     if not tokens:
         raise SystemExit("no token arrived")
-    per_token = 1.0 / tokens
-    held = tokens / (streams * rate * seconds)
     beside = sum(others[0::3]) + sum(others[1::3])
     delays = p50 / 1000, p99 / 1000
-    costs = user * per_token, system * per_token
-    return Row(*costs, held, *delays, written / tokens, beside * per_token)
+    costs = user / tokens, system / tokens
+    return Row(*costs, tokens / due, *delays, written / tokens, beside / tokens)
 
 
 def median(rows: list[Row]) -> Row:
@@ -207,13 +225,8 @@ def main() -> None:
             "x bare (goal)  x C proxy (goal)"
         )
         for streams in map(int, given.streams.split(",")):
-            rows: dict[str, list[Row]] = {name: [] for name in servers}
-            for _ in range(given.rounds):
-                for name, server in servers.items():
-                    row = window(
-                        load, server, model_port, streams, given.rate, given.seconds, given.loop
-                    )
-                    rows[name].append(row)
+            limits = streams, given.rate, given.seconds, given.rounds
+            rows = windows(load, servers, model_port, *limits, given.loop)
             bare, floor = median(rows["bare"]).cost, median(rows["C proxy"]).cost
             for name in servers:
                 row = median(rows[name])

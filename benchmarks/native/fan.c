@@ -6,7 +6,7 @@
  *
  *     fan send PORT RATE
  *     fan read PORT PID READERS WARM SECONDS < request
- *     prints: blocks that arrived in the window, user and system clock ticks of PID
+ *     prints: blocks that arrived in the window, CPU microseconds of PID
  */
 #include "common.h"
 
@@ -53,18 +53,6 @@ static void send_all(int port, double rate) {
     }
 }
 
-static void ticks_of(const char *pid, long *user, long *system) {
-    char path[64], line[2048];
-    snprintf(path, sizeof path, "/proc/%s/stat", pid);
-    FILE *file = fopen(path, "r");
-    if (file == NULL || fgets(line, sizeof line, file) == NULL) fail(path);
-    fclose(file);
-    char *rest = strrchr(line, ')');
-    if (rest == NULL ||
-        sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", user, system) != 2)
-        fail("stat");
-}
-
 static int read_all(int port, const char *pid, int count, double warm, double seconds) {
     static char request[1 << 16], piece[PIECE];
     struct epoll_event events[AT_ONCE];
@@ -80,13 +68,13 @@ static int read_all(int port, const char *pid, int count, double warm, double se
         if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) < 0) fail("epoll_ctl");
     }
     int64_t open = now_ns() + (int64_t)(warm * 1e9), shut = open + (int64_t)(seconds * 1e9);
-    long user = 0, system = 0, user_end = 0, system_end = 0;
+    int64_t used = 0;
     uint64_t blocks = 0;
     for (int is_open = 0;;) {
         int64_t now = now_ns();
         if (!is_open && now >= open) {
             is_open = 1;
-            ticks_of(pid, &user, &system);
+            used = cpu_ns(pid);
         }
         if (now >= shut) break;
         int ready = epoll_wait(poll_fd, events, AT_ONCE, 5);
@@ -102,8 +90,8 @@ static int read_all(int port, const char *pid, int count, double warm, double se
                 blocks++;
         }
     }
-    ticks_of(pid, &user_end, &system_end);
-    printf("%llu %ld %ld\n", (unsigned long long)blocks, user_end - user, system_end - system);
+    used = cpu_ns(pid) - used;
+    printf("%llu %lld\n", (unsigned long long)blocks, (long long)used / 1000);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Model and readers in one process: what a server between them costs per token.
+/* Model and readers in one process: what servers between them cost per token.
  *
  * Every stream has a token due RATE times a second. In a closed loop the next one leaves the model
  * only when the reader has the one before: at most one token of a stream is under way, so that no
@@ -8,19 +8,25 @@
  * Streams begin one after the other; the connection that the server opens for a reader's request is
  * the one that comes next.
  *
- *     load PORT MODEL_PORT PID[,PID...] STREAMS RATE WARM SECONDS [closed | open] < request
+ *     load MODEL_PORT STREAMS RATE WARM SECONDS TURNS closed|open {PORT PID[,PID...]}... < requests
+ *
+ * Each PORT is a server with STREAMS streams of its own (several may be of one process), open from
+ * the beginning to the end; its request is what stands in its place on stdin, each ended by a zero
+ * byte. After WARM seconds of each, they take TURNS turns, in which only the streams of one have
+ * tokens: 0.15 seconds that are not counted, then SECONDS that are. Every other round of turns
+ * goes backwards, so that what changes steadily falls on all alike.
  *
  * A request may hold twelve @ in a row; they become a number that no other request has.
- * prints: tokens of the window, p50 and p99 of the delay between the model's write and the reader's
- * read in microseconds, then for each PID the user and system time in microseconds and the bytes that
- * it had written to disk. The time is the scheduler's, to the nanosecond; clock ticks (10 ms) only
- * divide it into user and system, as a window of few streams has few of them.
+ * prints a line per turn: the server's number (from 0), tokens of the turn, p50 and p99 of the delay
+ * between the model's write and the reader's read in microseconds, then for each PID the user and
+ * system time in microseconds and the bytes that it had written to disk. The time is the
+ * scheduler's, to the nanosecond; clock ticks (10 ms) only divide it into user and system.
  */
 #include "common.h"
 
 enum { MOST_STREAMS = 16384, AT_ONCE = 512, PIECE = 65536, MARK = '~', BINS = 1 << 20 };
 /* MOST_UNDER_WAY: a power of two; together they fit into the socket's buffer, MODEL_BUFFER. */
-enum { MOST_PIDS = 16, MOST_UNDER_WAY = 256, MODEL_BUFFER = 1 << 19 };
+enum { MOST_SERVERS = 16, MOST_PIDS = 16, MOST_UNDER_WAY = 256, MODEL_BUFFER = 1 << 19 };
 
 typedef struct {
     int reader, model;
@@ -29,7 +35,21 @@ typedef struct {
     int64_t sent[MOST_UNDER_WAY]; /* when the newest tokens left */
 } Stream;
 
+typedef struct {
+    struct sockaddr_in address;
+    char request[1 << 16];
+    size_t size;
+    const char *pids[MOST_PIDS];
+    int pid_count;
+    Stream *streams;
+} Server;
+
+static const double SETTLE = 0.15;
 static Stream streams[MOST_STREAMS];
+static Server servers[MOST_SERVERS];
+static int stream_count; /* of each server */
+static unsigned most_under_way;
+static int64_t interval;
 static int stream_of[65536]; /* socket -> stream + 1; negative for a model's side */
 static uint32_t delays[BINS]; /* microseconds -> tokens */
 static int poll_fd, listener;
@@ -120,11 +140,7 @@ static Used look(const char *pid) {
     if (rest == NULL || sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld",
                                &used.user, &used.system) != 2)
         fail("stat");
-    clockid_t clock;
-    struct timespec now;
-    if (clock_getcpuclockid((pid_t)atoi(pid), &clock) != 0 || clock_gettime(clock, &now) != 0)
-        fail("the CPU clock");
-    used.cpu = now.tv_sec * 1000000000LL + now.tv_nsec;
+    used.cpu = cpu_ns(pid);
     snprintf(path, sizeof path, "/proc/%s/io", pid);
     if ((file = fopen(path, "r")) != NULL) { /* a kernel may have none */
         while (fgets(line, sizeof line, file) != NULL)
@@ -141,105 +157,100 @@ static long quantile(uint64_t total, double share) {
     return BINS;
 }
 
-int main(int argc, char **argv) {
-    static char request[1 << 16], piece[PIECE];
-    struct epoll_event events[AT_ONCE];
-    int is_open_loop = argc == 9 && !strcmp(argv[8], "open");
-    if (argc != 8 && !is_open_loop && !(argc == 9 && !strcmp(argv[8], "closed"))) {
-        fprintf(stderr, "usage: load PORT MODEL_PORT PID[,PID...] STREAMS RATE WARM SECONDS"
-                        " [closed | open] < request\n");
-        return 2;
-    }
-    unsigned most_under_way = is_open_loop ? MOST_UNDER_WAY : 1;
-    int count = atoi(argv[4]);
-    if (count < 1 || count > MOST_STREAMS) return 2;
-    int64_t interval = (int64_t)(1e9 / atof(argv[5]));
-    size_t request_size = fread(request, 1, sizeof request, stdin);
-    struct sockaddr_in server = loopback(atoi(argv[1])), model = loopback(atoi(argv[2]));
-    int one = 1;
-    if ((poll_fd = epoll_create1(0)) < 0) fail("epoll_create1");
-    if ((listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) < 0) fail("socket");
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(listener, (struct sockaddr *)&model, sizeof model) < 0) fail("bind");
-    if (listen(listener, 4096) < 0) fail("listen");
-
+/* The streams of a server, each begun when the one before it has reached the model. */
+static void begin_all(Server *server, int first) {
     char *names[8];
     int name_count = 0;
-    for (char *at = request; name_count < 8 && (at = strstr(at, "@@@@@@@@@@@@")) != NULL; at += 12)
+    for (char *at = server->request;
+         name_count < 8 && (at = strstr(at, "@@@@@@@@@@@@")) != NULL; at += 12)
         names[name_count++] = at;
     int64_t first_name = now_ns() / 1000;
-    for (int i = 0; i < count; i++) {
-        Stream *stream = &streams[i];
+    server->streams = streams + first;
+    for (int i = 0; i < stream_count; i++) {
+        Stream *stream = &server->streams[i];
         for (int n = 0; n < name_count; n++) {
             char digits[24];
             snprintf(digits, sizeof digits, "%012llx", (unsigned long long)(first_name + i));
             memcpy(names[n], digits, 12);
         }
         stream->reader = socket(AF_INET, SOCK_STREAM, 0);
-        if (connect(stream->reader, (struct sockaddr *)&server, sizeof server) < 0) fail("connect");
-        if (send(stream->reader, request, request_size, MSG_NOSIGNAL) < 0) fail("request");
+        if (connect(stream->reader, (struct sockaddr *)&server->address, sizeof server->address) < 0)
+            fail("connect");
+        if (send(stream->reader, server->request, server->size, MSG_NOSIGNAL) < 0) fail("request");
         stream->model = meet(20);
-        stream_of[stream->reader] = i + 1;
-        stream_of[stream->model] = -(i + 1);
+        stream_of[stream->reader] = first + i + 1;
+        stream_of[stream->model] = -(first + i + 1);
         watch(stream->reader);
     }
-    int64_t begin = now_ns();
-    for (int i = 0; i < count; i++) streams[i].due = begin + interval * i / count;
-    int64_t open = begin + (int64_t)(atof(argv[6]) * 1e9), shut = open + (int64_t)(atof(argv[7]) * 1e9);
+}
+
+/* Read what has come; the tokens among it, whose delays count when `is_open`. */
+static uint64_t take(int is_open) {
+    static char piece[PIECE];
+    static struct epoll_event events[AT_ONCE];
     uint64_t tokens = 0;
-    unsigned number = 0;
-    Used used[MOST_PIDS];
-    int pids = 0;
-    for (char *pid = strtok(argv[3], ","); pid != NULL && pids < MOST_PIDS; pid = strtok(NULL, ","))
-        used[pids++].pid = pid;
-    int is_open = 0;
-    int64_t next_scan = begin;
-    for (;;) {
-        int64_t now = now_ns();
-        if (!is_open && now >= open) {
-            is_open = 1;
-            for (int i = 0; i < pids; i++) used[i] = look(used[i].pid);
+    int ready = epoll_wait(poll_fd, events, AT_ONCE, 1);
+    int64_t now = now_ns();
+    for (int i = 0; i < ready; i++) {
+        Stream *stream = &streams[stream_of[events[i].data.fd] - 1];
+        ssize_t size = recv(stream->reader, piece, sizeof piece, MSG_DONTWAIT);
+        if (size == 0 || (size < 0 && errno != EAGAIN)) {
+            fprintf(stderr, "a reader's stream ended: %.*s\n", 200, piece);
+            exit(1);
         }
-        if (now >= shut) break;
-        if (now >= next_scan) {
-            next_scan = now + 500000;
-            for (int i = 0; i < count; i++) {
-                Stream *stream = &streams[i];
-                if (stream->due > now) continue;
-                if (stream->left - stream->arrived < most_under_way)
-                    say(stream, number++, now_ns());
-                else if (!is_open_loop)
-                    continue;
-                stream->due += interval;
-                if (stream->due < now) stream->due = now + interval; /* late: it is not made up for */
+        char *end = piece + (size < 0 ? 0 : size);
+        for (char *mark = piece; (mark = memchr(mark, MARK, (size_t)(end - mark))); mark++) {
+            if (stream->arrived == stream->left) {
+                fprintf(stderr, "a token came twice\n");
+                exit(1);
             }
-        }
-        int ready = epoll_wait(poll_fd, events, AT_ONCE, 1);
-        now = now_ns();
-        for (int i = 0; i < ready; i++) {
-            int at = stream_of[events[i].data.fd];
-            Stream *stream = &streams[at - 1];
-            ssize_t size = recv(stream->reader, piece, sizeof piece, MSG_DONTWAIT);
-            if (size == 0 || (size < 0 && errno != EAGAIN)) {
-                fprintf(stderr, "a reader's stream ended: %.*s\n", 200, piece);
-                return 1;
-            }
-            char *end = piece + (size < 0 ? 0 : size);
-            for (char *mark = piece; (mark = memchr(mark, MARK, (size_t)(end - mark))); mark++) {
-                if (stream->arrived == stream->left) {
-                    fprintf(stderr, "a token came twice\n");
-                    return 1;
-                }
-                int64_t delay = (now - stream->sent[stream->arrived++ % MOST_UNDER_WAY]) / 1000;
-                if (!is_open) continue;
-                delays[delay < BINS ? delay : BINS - 1]++;
-                tokens++;
-            }
+            int64_t delay = (now - stream->sent[stream->arrived++ % MOST_UNDER_WAY]) / 1000;
+            if (!is_open) continue;
+            delays[delay < BINS ? delay : BINS - 1]++;
+            tokens++;
         }
     }
-    printf("%llu %ld %ld", (unsigned long long)tokens, quantile(tokens, 0.5),
-           quantile(tokens, 0.99));
-    for (int i = 0; i < pids; i++) {
+    return tokens;
+}
+
+/* Let the tokens of a server's streams leave when they are due, for a time; those that arrived. */
+static uint64_t speak(Server *server, double seconds, int is_open) {
+    static unsigned number;
+    uint64_t tokens = 0;
+    int64_t now = now_ns(), next_scan = now, shut = now + (int64_t)(seconds * 1e9);
+    for (; (now = now_ns()) < shut; tokens += take(is_open)) {
+        if (now < next_scan) continue;
+        next_scan = now + 500000;
+        for (int i = 0; i < stream_count; i++) {
+            Stream *stream = &server->streams[i];
+            if (stream->due > now) continue;
+            if (stream->left - stream->arrived < most_under_way)
+                say(stream, number++, now_ns());
+            else if (most_under_way == 1)
+                continue;
+            stream->due += interval;
+            if (stream->due < now) stream->due = now + interval; /* late: it is not made up for */
+        }
+    }
+    return tokens;
+}
+
+/* The first tokens of a server's streams are due within one interval, evenly. */
+static void spread(Server *server) {
+    int64_t now = now_ns();
+    for (int i = 0; i < stream_count; i++) server->streams[i].due = now + interval * i / stream_count;
+}
+
+static void turn(Server *server, double seconds) {
+    Used used[MOST_PIDS];
+    memset(delays, 0, sizeof delays);
+    spread(server);
+    speak(server, SETTLE, 0);
+    for (int i = 0; i < server->pid_count; i++) used[i] = look(server->pids[i]);
+    uint64_t tokens = speak(server, seconds, 1);
+    printf("%d %llu %ld %ld", (int)(server - servers), (unsigned long long)tokens,
+           quantile(tokens, 0.5), quantile(tokens, 0.99));
+    for (int i = 0; i < server->pid_count; i++) {
         Used end = look(used[i].pid);
         long user = end.user - used[i].user, system = end.system - used[i].system;
         double cpu = (end.cpu - used[i].cpu) / 1000.0;
@@ -247,5 +258,48 @@ int main(int argc, char **argv) {
         printf(" %.0f %.0f %lld", cpu * share, cpu * (1 - share), end.written - used[i].written);
     }
     printf("\n");
+}
+
+int main(int argc, char **argv) {
+    int server_count = (argc - 8) / 2, one = 1;
+    int is_open_loop = argc > 7 && !strcmp(argv[7], "open");
+    if (argc < 10 || argc % 2 || server_count > MOST_SERVERS ||
+        (!is_open_loop && strcmp(argv[7], "closed"))) {
+        fprintf(stderr, "usage: load MODEL_PORT STREAMS RATE WARM SECONDS TURNS closed|open"
+                        " {PORT PID[,PID...]}... < requests\n");
+        return 2;
+    }
+    most_under_way = is_open_loop ? MOST_UNDER_WAY : 1;
+    stream_count = atoi(argv[2]);
+    if (stream_count < 1 || stream_count * server_count > MOST_STREAMS) return 2;
+    interval = (int64_t)(1e9 / atof(argv[3]));
+    for (int i = 0; i < server_count; i++) {
+        Server *server = &servers[i];
+        server->address = loopback(atoi(argv[8 + 2 * i]));
+        char *at = argv[9 + 2 * i];
+        for (char *pid = strtok(at, ","); pid && server->pid_count < MOST_PIDS; pid = strtok(NULL, ","))
+            server->pids[server->pid_count++] = pid;
+        int byte;
+        while ((byte = getchar()) > 0 && server->size < sizeof server->request - 1)
+            server->request[server->size++] = (char)byte;
+        if (byte) {
+            fprintf(stderr, "each server has a request, ended by a zero byte\n");
+            return 2;
+        }
+    }
+    struct sockaddr_in model = loopback(atoi(argv[1]));
+    if ((poll_fd = epoll_create1(0)) < 0) fail("epoll_create1");
+    if ((listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) < 0) fail("socket");
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&model, sizeof model) < 0) fail("bind");
+    if (listen(listener, 4096) < 0) fail("listen");
+    for (int i = 0; i < server_count; i++) {
+        begin_all(&servers[i], i * stream_count);
+        spread(&servers[i]);
+        speak(&servers[i], atof(argv[4]), 0);
+    }
+    for (int round = 0; round < atoi(argv[6]); round++)
+        for (int i = 0; i < server_count; i++)
+            turn(&servers[round % 2 ? server_count - 1 - i : i], atof(argv[5]));
     return 0;
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +15,18 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
+import crowd  # noqa: E402
 import goal_table  # noqa: E402
-from goal_table import GOALS, Missing, ratio, table  # noqa: E402
+import harness  # noqa: E402
+import token_cost  # noqa: E402
+import workers  # noqa: E402
+from goal_table import GOALS, Missing, Ratio, ratio, table  # noqa: E402
+from token_cost import compiled  # noqa: E402
 
 
 def row(lines, text):
     [line] = [line for line in lines if line.startswith(GOALS[text].text)]
-    return line[len(GOALS[text].text) :].split(maxsplit=5)
+    return line[len(GOALS[text].text) :].split(maxsplit=6)
 
 
 def test_a_value_is_met_at_its_goal_and_not_beyond():
@@ -58,18 +65,89 @@ def test_a_figure_of_a_busy_machine_is_neither_met_nor_missed():
     doubts = {"sqlite": "too busy", "replay": "too busy"}
     figures = {"sqlite": 1.0, "replay": Missing("the time is up"), "wires": 1.0}
     lines = table(figures, {"sqlite", "replay", "wires"}, doubts, with_twin=False)
-    assert row(lines, "sqlite") == ["1.00", "x", "<=", "1.60", "x", "? too busy"]
+    assert row(lines, "sqlite") == ["1.00", "x", "<=", "1.60", "x", "?", "too busy"]
     assert row(lines, "wires")[-1] == "yes"
     assert lines[-1] == "1 of 1 met, 2 not measured"
 
 
 def test_a_ratio_is_the_median_of_neighbours():
     # One round was measured under twice the load of the others: both sides cost twice as much.
-    assert ratio([30, 62, 28], [20, 40, 20]) == 1.5
-    assert ratio([30, 31], [20]) == 1.5  # a round that was cut off
-    assert ratio([5, 30], [0, 20]) == 1.5  # a window too short for a tick of the clock
+    assert ratio([30, 62, 28], [20, 40, 20]).value == 1.5
+    assert ratio([30, 31], [20]).value == 1.5  # a round that was cut off
+    assert ratio([5, 30], [0, 20]).value == 1.5  # a window too short for a tick of the clock
     with pytest.raises(ValueError, match="no round"):
         ratio([], [])
+
+
+def test_half_of_the_pairs_stand_beside_a_ratio():
+    pairs = [1.3, 1.0, 1.1, 9.0, 1.2]
+    assert ratio(pairs, [1.0] * 5) == Ratio(1.2, 1.1, 1.3)
+    assert ratio([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5)
+    assert str(Ratio(1.2, 1.1, 1.304)) == "1.20 (1.10-1.30)"
+    assert max(Ratio(1.1, 1.0, 1.9), Ratio(1.2, 1.1, 1.3)).value == 1.2
+    lines = table({"wires": Ratio(1.15, 1.1, 1.3), "written": 1.0}, with_twin=False)
+    assert row(lines, "wires") == ["1.15", "x", "1.10-1.30", "<=", "1.15", "x", "yes"]
+    assert row(lines, "written") == ["1.00", "kB", "<=", "2.00", "kB", "yes"]
+
+
+@pytest.fixture
+def programs(tmp_path):
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    return {name: compiled(name, str(tmp_path)) for name in ("load", "proxy", "fan", "crowd")}
+
+
+@pytest.mark.parametrize("loop", ["closed", "open"])
+def test_servers_take_turns_and_each_has_rows_of_its_own(programs, loop):
+    port = harness.free_port()
+    with (
+        token_cost.running_proxy(programs["proxy"], port) as one,
+        token_cost.running_proxy(programs["proxy"], port) as other,
+    ):
+        other = other._replace(beside=(one.pid,))
+        servers = {"one": one, "other": other}
+        rows = token_cost.windows(programs["load"], servers, port, 3, 50.0, 0.2, 2, loop)
+    assert {name: len(found) for name, found in rows.items()} == {"one": 2, "other": 2}
+    assert all(row.held > 0 and row.cost > 0 for found in rows.values() for row in found)
+    assert all(row.beside == 0 for row in rows["one"])
+    # While the other's streams have tokens this one's are silent: it does next to nothing.
+    assert all(row.beside < row.cost for row in rows["other"])
+
+
+def test_a_load_without_a_request_for_each_server_is_refused(programs):
+    words = [programs["load"], "1", "1", "50", "0", "0.1", "1", "closed", "2", "3", "4", "5"]
+    done = subprocess.run(words, input=b"GET\0", capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"ended by a zero byte" in done.stderr
+
+
+def test_readers_of_one_block_are_counted_with_the_cpu_they_cost(programs):
+    port = harness.free_port()
+    with harness.process(
+        programs["fan"], "send", str(port), "50", core=harness.server_core()
+    ) as sender:
+        harness.wait_for(port, sender)
+        words = [programs["fan"], "read", str(port), str(sender.pid), "5", "0.1", "0.5"]
+        done = subprocess.run(
+            words, input=b"GET / HTTP/1.1\r\n\r\n", capture_output=True, timeout=60
+        )
+    blocks, used = map(int, done.stdout.split())
+    assert blocks > 0
+    assert 0 < used < 500_000
+
+
+def test_a_crowd_is_served_and_described(programs):
+    given = argparse.Namespace(seconds=0.5, native=False)
+    line = crowd.crowd(programs["crowd"], crowd.ROOT, given, 4)
+    assert line.split()[:3] == ["0", "(", "0)"]
+    assert line.split()[3] == "4"  # each has a first token
+
+
+def test_readers_here_and_elsewhere_take_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "READINGS", ((2, 2),))
+    costs = workers.reading_costs(f"sqlite://{tmp_path}/%s.db", 2, 0.3)
+    assert {name: len(found) for name, found in costs[2, 2].items()} == {"here": 2, "elsewhere": 2}
+    assert min(costs[2, 2]["here"] + costs[2, 2]["elsewhere"]) > 0
 
 
 def test_every_goal_is_measured_by_one_part():
