@@ -312,7 +312,7 @@ def test_a_reader_elsewhere_is_never_told_that_a_lost_run_does_not_exist(
             with pytest.raises(StoreUnavailableError):  # it may be another worker's
                 await elsewhere.info("x" * 20)
             store: Any = elsewhere.store
-            store._losses._until.clear()  # a moment later
+            store._losses._lives.clear()  # a moment later
             with pytest.raises(NotFoundError):
                 await elsewhere.info("x" * 20)
 

@@ -124,4 +124,5 @@ async def test_a_call_that_the_run_ended_has_taken_no_result(
             return state
 
         answer = m.ToolResult(call_id="c", content=1)
+        await runs.store.command(info.id, commands.encode_command(answer))
         assert await check_taken(answer, runs.store, info.id, now) == was_sent

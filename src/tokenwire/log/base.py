@@ -316,7 +316,8 @@ class Mailbox(Protocol):
         ...
 
     async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
-        """Commands after number ``after``: ``[(number, data), ...]``, numbers from 1."""
+        """Commands after number ``after``: ``[(number, data), ...]``. Numbers grow from 1; those
+        of commands that the store has lost are not used again."""
         ...
 
     async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:

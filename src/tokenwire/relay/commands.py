@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
-from tokenwire.errors import ConflictError, InputError, NotFoundError
+from tokenwire.errors import ConflictError, InputError, NotFoundError, StoreUnavailableError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.state import ToolState
-from tokenwire.log.base import Records
+from tokenwire.log.base import Store
 from tokenwire.run.expiry import EXPIRED
 from tokenwire.tools.check import check_edited
 
@@ -233,13 +233,22 @@ def check_first(answer: Answer, mailbox: Iterable[tuple[int, bytes]]) -> None:
             return
 
 
+def _check_stored(answer: Answer, mailbox: Iterable[tuple[int, bytes]]) -> None:
+    """Raise `StoreUnavailableError` when nothing in the ``mailbox`` answers the question of
+    ``answer``, which was recorded there: the store has lost it."""
+    if not any(_answers_same(decode_command(data), answer) for _, data in mailbox):
+        raise StoreUnavailableError(
+            "the store lost this answer before the run had it; send it again", retry_after=1.0
+        )
+
+
 async def check_taken(
-    answer: Answer, store: Records, run: str, state: Callable[[], Awaitable[Fold]]
+    answer: Answer, store: Store, run: str, state: Callable[[], Awaitable[Fold]]
 ) -> bool:
     """Wait until the run takes ``answer``, for `_TAKEN_SECONDS` at most, and return whether it has:
     a run whose owner is busy or lost takes it later, or ends without it. ``state``: the run's, as
     far as this process knows it. Raises `ConflictError` when the run has ended, or is about to,
-    without it."""
+    without it, and `StoreUnavailableError` when the store has lost it."""
     end, pause, tail = time.monotonic() + _TAKEN_SECONDS, 0.001, -1
     fold = Fold()
     while True:
@@ -252,6 +261,7 @@ async def check_taken(
         if fold.outcome is not None or info.closed is not None:
             raise _too_late()
         if time.monotonic() >= end:
+            _check_stored(answer, await store.commands(run))
             return False
         await asyncio.sleep(pause)
         pause = min(0.1, pause * 2)

@@ -266,8 +266,7 @@ class OwnedRun:
 
     async def _refill(self) -> None:
         try:
-            if await self.producer.refill():
-                self._seen_commands = 0  # the mailbox is another one, too
+            await self.producer.refill()
         except FencedError:
             self.task.cancel()
         except TokenwireError as error:  # the run's task meets it, at its next append

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tokenwire.errors import ConflictError, KeyReusedError
 from tokenwire.log.base import LogInfo
-from tokenwire.log.redis.appending.owned import Owned
+from tokenwire.log.redis.appending.owned import Owned, clock
 from tokenwire.log.redis.described import info_of, key_of
 from tokenwire.log.redis.index import Index
 
@@ -55,8 +55,8 @@ class Creations:
             await self._index.use(owned.thread)
             if await self._index.join(owned.thread, log):
                 self._keep(owned.thread)
-        answer = await self.put(log, owned)
-        if answer[0] != "ok":
+        info = await self.put(log, owned)
+        if info is None:
             # The key stays where another process has made the very same log, which it names.
             if owned.key is not None and not await self._is_of_key(log, owned.key):
                 await self._index.drop_key(owned.key, value)
@@ -66,7 +66,6 @@ class Creations:
             other = await self._confirmed(log, owned.key, value)
             if other is not None:
                 return other
-        info = info_of(log, answer)
         if not shared:
             owned.created = info.created
             self._owned[log] = owned
@@ -102,27 +101,34 @@ class Creations:
         answer = await self._own(log, "describe")
         return answer[0] == "ok" and key_of(answer) == key
 
-    async def put_back(self, log: str, owned: Owned) -> Any:
+    async def put_back(self, log: str, owned: Owned) -> LogInfo | None:
         """Make a log again that was lost, without its records, as of when it was made first, with
-        its places in the indexes; one that was erased since stays so."""
+        its places in the indexes; None where it is another's by now, or was erased since."""
         thread, key = owned.thread, owned.key
         if thread is not None:
             await self._index.use(thread)
             await self._index.join(thread, log)
         if key is not None and owned.key_value:
             await self._index.take_key(key, owned.key_value, b"")
-        answer = await self.put(log, owned, round(owned.created * 1e6))
-        if answer[0] != "ok" and (await self._own(log, "describe"))[0] != "ok":
+        info = await self.put(log, owned, round(owned.created * 1e6), owned.last_command)
+        if info is None and (await self._own(log, "describe"))[0] != "ok":
             if key is not None:
                 await self._index.drop_key(key, owned.key_value)
             if thread is not None:
                 await self._index.leave(thread, log)
-        return answer
+        return info
 
-    async def put(self, log: str, owned: Owned, *created: int) -> Any:
+    async def put(self, log: str, owned: Owned, *of_lost: int) -> LogInfo | None:
+        """Make a log; None where its name is taken. ``of_lost``: when it was made first, in
+        microseconds, and the number of its last command, of one that was lost."""
         values = (owned.owner, owned.meta, owned.thread or "", owned.key or "", owned.nonce)
-        lease = int(owned.lease * 1000)
-        return await self._own(log, "create", *values, lease, owned.epoch, *created, wait=True)
+        lease, start = int(owned.lease * 1000), clock()
+        more = (lease, owned.epoch, *of_lost)
+        answer = await self._own(log, "create", *values, *more, wait=True)
+        if answer[0] != "ok":
+            return None
+        owned.lease_start = start
+        return info_of(log, answer)
 
     async def _held(self, key: str, value: bytes) -> LogInfo | None:
         """The log that holds ``key``, or None when the key is ours now."""

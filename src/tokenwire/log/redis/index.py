@@ -293,9 +293,15 @@ class Index:
         value = await self._run("GET", self._key(key))
         return value.decode().rsplit("\n", 2)[0] if value is not None else None
 
+    async def key_value_of(self, key: str, log: str) -> bytes:
+        """What ``key`` holds where it names ``log``, else nothing."""
+        value: bytes | None = await self._run("GET", self._key(key))
+        is_of_log = value is not None and value.decode().rsplit("\n", 2)[0] == log
+        return value if value is not None and is_of_log else b""
+
     async def drop_key_of(self, key: str, log: str) -> None:
-        value = await self._run("GET", self._key(key))
-        if value is not None and value.decode().rsplit("\n", 2)[0] == log:
+        value = await self.key_value_of(key, log)
+        if value:
             await self.drop_key(key, value)
 
     # Documents.

@@ -64,7 +64,8 @@ end
 if operation == 'describe' then return described() end
 
 -- owner, meta, thread, key, nonce, lease_ms, epoch; and when it was created, in microseconds, of a
--- log that its living owner created or claimed and that was lost: one that was erased stays so.
+-- log that its living owner created or claimed and that was lost: one that was erased stays so; with
+-- the number of the last command that the owner has, so that those to come are others.
 if operation == 'create' then
   local m = redis.call('HMGET', meta, 'nonce', 'gone', 'epoch')
   if m[1] == ARGV[11] then return described() end
@@ -75,6 +76,7 @@ if operation == 'create' then
     'created', ARGV[14] or clock[1] .. string.format('%06d', clock[2]))
   if ARGV[9] ~= '' then redis.call('HSET', meta, 'thread', ARGV[9]) end
   if ARGV[10] ~= '' then redis.call('HSET', meta, 'key', ARGV[10]) end
+  if ARGV[15] then redis.call('HSET', meta, 'last_number', ARGV[15]) end
   redis.call('PEXPIRE', meta, ttl)
   return described()
 end
@@ -131,11 +133,13 @@ if operation == 'command' then
   return {'ok'}
 end
 
--- after
+-- after; answers with the number of the command before the first one
 if operation == 'commands' then
   local state = described()
   if state[1] ~= 'ok' then return state end
-  return {'ok', redis.call('LRANGE', commands, ARGV[7], -1)}
+  local before = tonumber(redis.call('HGET', meta, 'last_number') or 0)
+  local after = math.max(tonumber(ARGV[7]), before)
+  return {'ok', redis.call('LRANGE', commands, after - before, -1), after}
 end
 
 -- ttl_ms: an ended log of a conversation that is still used; answers its key.

@@ -26,14 +26,14 @@ class Owner:
         fence: str | None,
     ) -> None:
         self._link, self._key, self._ttl, self._publish = link, key, ttl, publish
-        self._fence = [] if fence is None else [fence]
+        self.fence = [] if fence is None else [fence]
 
     async def __call__(self, log: str, operation: str, *values: Any, wait: bool = False) -> Any:
         """The answer, its first part as text."""
         names = ("meta", "log") if operation == "describe" else ("meta", "log", "commands")
         keys = [self._key(log, name) for name in names]
         if operation != "describe":
-            keys += self._fence
+            keys += self.fence
         channels = [self._key(log, name) for name in ("live", "control")]
         head = [operation, self._ttl, KEEP_NAMES_MS, self._publish, *channels]
         answer, _ = await self._link.run(OWNER, keys, [*head, *values], wait=wait)

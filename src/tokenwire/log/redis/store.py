@@ -8,6 +8,7 @@ only as hints to what the log itself says. Pub/sub wakes readers; the truth is r
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable, Mapping, Set
 from typing import Any, cast
@@ -34,6 +35,7 @@ from tokenwire.log.redis.appending.calls import APPEND, END, Head
 from tokenwire.log.redis.appending.owned import Owned
 from tokenwire.log.redis.appending.spools import RedisSpools
 from tokenwire.log.redis.check import REHEARSER, check_store, rehearse
+from tokenwire.log.redis.claims import claim
 from tokenwire.log.redis.create import Creations
 from tokenwire.log.redis.described import info_of, key_of, thread_of
 from tokenwire.log.redis.index import INDEX, Index
@@ -44,6 +46,7 @@ from tokenwire.log.redis.read import READ, Reads
 from tokenwire.log.redis.upkeep.counts import counts_of
 from tokenwire.log.redis.upkeep.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
 from tokenwire.log.redis.upkeep.losses import Losses
+from tokenwire.log.redis.upkeep.parts import Parts
 from tokenwire.log.redis.upkeep.quiet import QuietLogs
 from tokenwire.log.redis.upkeep.renewal import Renewals
 from tokenwire.log.redis.url import parse_url
@@ -81,19 +84,16 @@ class RedisStore:
         self._creations = Creations(
             self._index, self._owner, self._owned, self._expiry.erase, self._keep_soon
         )
-        self._losses = Losses(
-            *(self._link, self._key, self._owner, self._creations, self._index, self._owned),
-            self._tails,
+        self._parts = Parts(
+            self._link, self._key, self._owner, self._index, self._expiry, self._owned
         )
+        self._losses = Losses(self._parts, self._creations, self._tails)
         self._reads = Reads(self._link, self._key, self._losses)
         self._appends = Appends(
             *(self._link, self._key, self._owned, self._tails, self._head()),
             *(self._losses.restore, fence),
         )
-        self._renewals = Renewals(
-            *(self._link, self._key, OWNER, self._index, self._expiry, self._owned, fence),
-            self._losses.put_back,
-        )
+        self._renewals = Renewals(self._parts, self._losses.put_back)
         self._presence = Presence(self._link, self._key, self._owned, self._publish)
         self._router = WakeRouter(self._link, self._key, touched=self._touched)
 
@@ -323,22 +323,11 @@ class RedisStore:
     # Owners.
 
     async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
-        return await self._apart(self._claim(log, owner, lease))
-
-    async def _claim(self, log: str, owner: str, lease: float) -> Claim | None:
-        nonce = secrets.token_hex(8)
-        await self._index.note_owner(owner)
-        answer = await self._owner(log, "claim", owner, nonce, int(lease * 1000), wait=True)
-        if answer[0] != "ok":
-            return None
-        await self._index.lease(log, lease)
-        described = await self._owner(log, "describe")
-        state, key = info_of(log, described), key_of(described)
-        owned = Owned(owner, nonce, lease, state.meta, state.thread, key, answer[1], state.bytes)
-        owned.created = state.created
-        self._owned[log] = owned
-        self._tails.forget(log)
-        return Claim(log, answer[1], answer[2], handed_over=answer[3] == b"1")
+        work = claim(self._parts, log, owner, lease)
+        result: Claim | None = await self._apart(work)
+        if result is not None:
+            self._tails.forget(log)
+        return result
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
         work = self._renewals.renew(logs, owner, lease, self._ttl, self._publish)
@@ -351,6 +340,9 @@ class RedisStore:
         self._tails.retire(log)
 
         async def work() -> None:
+            owned = self._owned.get(log)
+            if owned is not None and owned.epoch == epoch:
+                owned.lease_start = -math.inf
             await self._owner(log, "release", epoch, int(handed_over))
             await self._index.release(log)
 
@@ -406,15 +398,23 @@ class RedisStore:
         answer = await self._apart(self._owner(log, "commands", after))
         if answer[0] != "ok":
             raise await self._losses.error(log, answer[0])
-        return list(enumerate(answer[1], after + 1))
+        return self._numbered(log, answer)
+
+    def _numbered(self, log: str, answer: Any) -> list[tuple[int, bytes]]:
+        """The commands of an answer, numbered; the owner knows the last one, should it be lost."""
+        _, commands, before = answer
+        owned = self._owned.get(log)
+        if owned is not None:
+            owned.last_command = max(owned.last_command, before + len(commands))
+        return list(enumerate(commands, before + 1))
 
     async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
         async def work() -> dict[str, list[tuple[int, bytes]]]:
             calls = (self._owner(log, "commands", after) for log, after in places.items())
-            answers = zip(places.items(), await gather(calls), strict=True)
+            answers = zip(places, await gather(calls), strict=True)
             return {
-                log: list(enumerate(answer[1], after + 1))
-                for (log, after), answer in answers
+                log: self._numbered(log, answer)
+                for log, answer in answers
                 if answer[0] == "ok" and answer[1]
             }
 

@@ -313,20 +313,18 @@ class Producer:
         else:
             await self.write(events)
 
-    async def refill(self) -> bool:
-        """Write again what the store has lost, where no append is under way to find that out;
-        whether it had lost all. Raises as `write` does."""
+    async def refill(self) -> None:
+        """Write again what the store has lost, where no append is under way to find that out.
+        Raises as `write` does."""
         pending, tail = self._pending, self.tail
         if self._all_records is None or not tail or self._spool is not None or pending.records:
-            return False
+            return
         appended = await self._log.append(self.run, epoch=self.epoch, first=tail + 1, records=[])
         pending.heard(appended)
         self.ready = self.ready and not pending.fenced
         pending.check(self.run)
-        if appended.status != "gap" or appended.tail >= tail:
-            return False
-        await self._fill(appended.tail, tail + 1)
-        return appended.tail == 0
+        if appended.status == "gap" and appended.tail < tail:
+            await self._fill(appended.tail, tail + 1)
 
     async def settle(self) -> None:
         """Wait for the append under way, and append what is pending. Raises as `write` does."""

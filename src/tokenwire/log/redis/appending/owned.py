@@ -1,4 +1,8 @@
-"""A log that this process writes to, and what is missing where a log is not there."""
+"""A log that this process writes to, and what is missing where a log is not there.
+
+Always true: its lease ends here no later than by the server's clock, since it counts from before
+the call that began it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,19 @@ import time
 
 from tokenwire.errors import GoneError, NotFoundError, TokenwireError
 
-__all__ = ["Owned", "Words", "missing"]
+__all__ = ["Owned", "Words", "clock", "missing"]
 
 #: A log's words in an append, encoded: its keys; its nonce; its channel; its first key as text;
 #: and the key of its records alone.
 Words = tuple[bytes, bytes, bytes, str, bytes]
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def clock() -> float:
+    """Seconds, of a clock that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(_CLOCK)
 
 
 class Owned:
@@ -25,7 +37,9 @@ class Owned:
         "has_readers",
         "key",
         "key_value",
+        "last_command",
         "lease",
+        "lease_start",
         "meta",
         "nonce",
         "noted",
@@ -68,6 +82,10 @@ class Owned:
         self.announced_at = self.published_at = 0.0
         #: The bytes of the log when they were.
         self.published_bytes = size
+        #: When its lease began, by `clock`; it lasts for `lease` seconds.
+        self.lease_start = clock()
+        #: The number of the last command that this process has read.
+        self.last_command = 0
         #: When its idempotency key and its documents were kept alive last; monotonic seconds.
         self.refreshed = time.monotonic()
         self.words: Words | None = None
@@ -77,6 +95,11 @@ class Owned:
         self.permit = 0
         self.permit_end = 0.0
         self.permit_round = 0
+
+    @property
+    def lease_end(self) -> float:
+        """When another process may take the log over at the earliest, by `clock`."""
+        return self.lease_start + self.lease
 
 
 def missing(state: str) -> TokenwireError:

@@ -1,9 +1,11 @@
 """Logs that Redis has lost: their owners put them back, and until then nobody hears that they do
 not exist.
 
-Always true: a log that this process owns is put back, and never reported missing; for so long as an
-owner elsewhere may take to put its own back, a server that is another one than before, or was
-started anew, is believed in nothing that it lacks.
+Always true: a log that this process owns is put back, and never reported missing; one whose lease
+was over before it was lost may have been another's, have ended or been erased since, and is not
+(unless the server of its lease was gone before that ended, and nobody could take it over); for so
+long as an owner elsewhere may take to put its own back, a server that is another one than before,
+or was started anew, is believed in nothing that it lacks.
 """
 
 from __future__ import annotations
@@ -14,13 +16,11 @@ from typing import Any, NamedTuple
 
 from tokenwire.errors import LogError, StoreUnavailableError, TokenwireError
 from tokenwire.log.base import Appended
-from tokenwire.log.redis.appending.owned import Owned, missing
+from tokenwire.log.redis.appending.owned import Owned, clock, missing
 from tokenwire.log.redis.connection import Address, Connection, ReplyError
 from tokenwire.log.redis.create import Creations
 from tokenwire.log.redis.described import info_of
-from tokenwire.log.redis.index import Index
-from tokenwire.log.redis.link import Link
-from tokenwire.log.redis.owner import Owner
+from tokenwire.log.redis.upkeep.parts import Parts
 from tokenwire.log.tail import Tails
 
 __all__ = ["Losses"]
@@ -31,33 +31,27 @@ TIMEOUTS = 2
 
 
 class _Life(NamedTuple):
-    """What answered over a connection: the server's run id, and when that was seen first."""
+    """What answered over a connection: the server's run id, when that was seen first, when it was
+    started at the latest (by `clock`), and until when owners may put back what it lacks."""
 
     wire: Connection
     run_id: str
     since: float
+    start: float
+    until: float
 
 
 class Losses:
-    """``key(log, what)`` names keys; ``owned``: the logs of this process."""
+    """Puts back logs of a store of ``parts``."""
 
-    def __init__(
-        self,
-        link: Link,
-        key: Callable[[str, str], str],
-        owner: Owner,
-        creations: Creations,
-        index: Index,
-        owned: dict[str, Owned],
-        tails: Tails,
-    ) -> None:
-        self._link, self._key, self._owner, self._creations = link, key, owner, creations
-        self._index, self._owned, self._tails = index, owned, tails
+    def __init__(self, parts: Parts, creations: Creations, tails: Tails) -> None:
+        self._link, self._key, self._owned = parts.link, parts.key, parts.owned
+        self._owner, self._index = parts.owner, parts.index
+        self._creations, self._tails = creations, tails
         #: Who writes the records of a log again that was put back.
         self.listeners: list[Callable[[str], None]] = []
         #: By address in a cluster, where each server has logs of its own; else of the one in use.
         self._lives: dict[Address | None, _Life] = {}
-        self._until: dict[Address | None, float] = {}
 
     # --- putting back ----------------------------------------------------------------------------
 
@@ -65,14 +59,11 @@ class Losses:
         """Put back a log of ours that is missing, or its claim; the outcome of an append to it:
         ``gap`` says from where to write again."""
         owned = self._owned.get(log)
-        if owned is not None:
-            lease = int(owned.lease * 1000)
-            values = (owned.owner, owned.nonce, lease, owned.epoch)
-            answer = await self._owner(log, "reclaim", *values, wait=True)
-            if answer[0] != "ok":
-                answer = await self._creations.put_back(log, owned)
-            if answer[0] == "ok":
-                await self._index.lease(log, owned.lease)
+        if owned is not None and not await self._is_still_ours(log, owned):
+            self._tails.forget(log)
+            return Appended("fenced", 0, owned.epoch)
+        if owned is not None and await self._reclaim(log, owned):
+            await self._index.lease(log, owned.lease)
         answer = await self._owner(log, "describe")
         if answer[0] != "ok":
             return missing(answer[0])
@@ -81,6 +72,25 @@ class Losses:
             owned.bytes = owned.noted = state.bytes
         ours = owned is not None and state.epoch == owned.epoch and state.owner == owned.owner
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
+
+    async def _reclaim(self, log: str, owned: Owned) -> bool:
+        """Put back our claim on a log that is there, or else the log; whether it is ours now."""
+        start = clock()
+        values = (owned.owner, owned.nonce, int(owned.lease * 1000), owned.epoch)
+        answer = await self._owner(log, "reclaim", *values, wait=True)
+        if answer[0] == "ok":
+            owned.lease_start = start
+            return True
+        if self._owned.get(log) is not owned:  # it was taken over or erased, as we hear now
+            return False
+        return await self._creations.put_back(log, owned) is not None
+
+    async def _is_still_ours(self, log: str, owned: Owned) -> bool:
+        """Whether no other process can have had a log that is missing since we had it."""
+        if clock() < owned.lease_end:
+            return True
+        life = await self._life(self._key(log, "meta"))
+        return life is not None and owned.lease_start < life.start <= owned.lease_end
 
     async def put_back(self, log: str) -> bool:
         """`restore` a log that nobody appends to now, and let its owner write its records again;
@@ -123,36 +133,39 @@ class Losses:
 
     async def seconds(self, key: str) -> float:
         """For how long owners may still put back what the server of ``key`` has lost."""
+        life = await self._life(key)
+        return 0.0 if life is None else max(0.0, life.until - time.monotonic())
+
+    async def _life(self, key: str) -> _Life | None:
+        """That of the server of ``key``; None where it does not answer."""
         nodes, kind = self._link.nodes, self._link.settings.kind
         try:
             if nodes is None:
-                return 0.0
+                return None
             address = await nodes.find(key)
             wire = await nodes.connection(address, "main")
             place = address if kind == "cluster" else None
             life = self._lives.get(place)
             if life is None or life.wire is not wire:
-                await self._look(place, address, wire, life)
+                life = self._lives[place] = await self._look(address, wire, life)
         except (OSError, ReplyError, LogError):
-            return 0.0
-        return max(0.0, self._until.get(place, 0.0) - time.monotonic())
+            return None
+        return life
 
-    async def _look(
-        self, place: Address | None, address: Address, wire: Connection, life: _Life | None
-    ) -> None:
+    async def _look(self, address: Address, wire: Connection, life: _Life | None) -> _Life:
         """Ask the server over a new connection whether it is the one before."""
         text: Any = await self._link.ask(address, "INFO", "server")
         fields = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
         run_id, uptime = fields.get("run_id", ""), int(fields.get("uptime_in_seconds", "0"))
-        now, since = time.monotonic(), 0.0
+        now, until = time.monotonic(), 0.0
         if life is not None and life.run_id == run_id:
-            since = life.since
-        elif life is not None:
+            return life._replace(wire=wire)
+        if life is not None:
             # One that was up before took its place just now, as far as is known here.
             is_young = uptime < now - life.since
             window = TIMEOUTS * self._link.settings.timeout
-            self._until[place] = now + window - (uptime if is_young else 0.0)
-        self._lives[place] = _Life(wire, run_id, since or now)
+            until = now + window - (uptime if is_young else 0.0)
+        return _Life(wire, run_id, now, clock() - uptime, until)
 
 
 def _not_yet(wait: float) -> TokenwireError:

@@ -10,11 +10,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from tokenwire.log.redis.appending.owned import Owned
+from tokenwire.log.redis.appending.owned import clock
 from tokenwire.log.redis.connection import Word
-from tokenwire.log.redis.index import Index
-from tokenwire.log.redis.link import Link, Script
-from tokenwire.log.redis.upkeep.expiry import KEEP_NAMES_MS, Expiry, gather
+from tokenwire.log.redis.owner import OWNER
+from tokenwire.log.redis.upkeep.expiry import KEEP_NAMES_MS, gather
+from tokenwire.log.redis.upkeep.parts import Parts
 
 __all__ = ["Renewals"]
 
@@ -25,24 +25,14 @@ ABSENT = 2
 
 
 class Renewals:
-    """``script`` is owner.lua; ``key(log, what)`` names keys and channels; ``fence``: see
-    `Owner`; ``put_back`` a log of ours that is not there: `Losses.put_back`."""
+    """Renews the leases of a store of ``parts``. ``put_back`` a log of ours that is not there:
+    `Losses.put_back`."""
 
-    def __init__(
-        self,
-        link: Link,
-        key: Callable[[str, str], str],
-        script: Script,
-        index: Index,
-        expiry: Expiry,
-        owned: dict[str, Owned],
-        fence: str | None,
-        put_back: Callable[[str], Awaitable[bool]],
-    ) -> None:
-        self._link, self._key, self._script = link, key, script
-        self._index, self._expiry, self._owned = index, expiry, owned
-        self._is_cluster = link.settings.kind == "cluster"
-        self._fence = [] if fence is None else [fence]
+    def __init__(self, parts: Parts, put_back: Callable[[str], Awaitable[bool]]) -> None:
+        self._link, self._key, self._owned = parts.link, parts.key, parts.owned
+        self._index, self._expiry = parts.index, parts.expiry
+        self._is_cluster = parts.link.settings.kind == "cluster"
+        self._fence = parts.owner.fence
         self._put_back = put_back
 
     async def renew(
@@ -57,17 +47,17 @@ class Renewals:
             values: list[Word] = [*head]
             for log in group:
                 values += (logs[log], self._channel(log))
-            answers: Any = (await self._link.run(self._script, keys + self._fence, values))[0]
+            start = clock()
+            answers: Any = (await self._link.run(OWNER, keys + self._fence, values))[0]
             states = dict(zip(group, answers, strict=True))
             renewed = [log for log in group if states[log] == 1]
-            for log in group:  # Redis has lost it, and its owner is alive
+            for log in group:  # one that Redis has lost is put back, as its owner is alive
                 owned = self._owned.get(log)
-                if (
-                    states[log] == ABSENT
-                    and owned is not None
-                    and owned.epoch == logs[log]
-                    and await self._put_back(log)
-                ):
+                if owned is None or owned.epoch != logs[log]:
+                    continue
+                if states[log] == 1:
+                    owned.lease_start, owned.lease = start, lease
+                elif states[log] == ABSENT and await self._put_back(log):
                     renewed.append(log)
             missing = set(group).difference(renewed)
             for log in missing:
