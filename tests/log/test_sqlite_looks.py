@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenwire.log.sqlite.journal import Heard, Hearing, Journal
-from tokenwire.log.sqlite.reader import LOOK_SECONDS, NEW_SECONDS, Reader
+from tokenwire.log.sqlite.reader import LOOK_SECONDS, NEW_SECONDS, STEADY_SECONDS, Reader
 from tokenwire.log.sqlite.store import SQLiteStore
 
 
@@ -144,7 +144,7 @@ def test_a_poll_does_not_look_where_the_writer_has(
         reader = Reader(
             lambda: store._connect(False),
             store.path,
-            hearing=Hearing((), lambda touched, appends: None),
+            hearing=Hearing({}.keys(), lambda touched, appends: None),
             writer=looks,
         )
         with monkeypatch.context() as patch:
@@ -164,6 +164,11 @@ def test_a_poll_does_not_look_where_the_writer_has(
             looks.looked = now
             assert not reader._seen_to()  # once in a while all the same
             assert reader._seen_to()
+            now += NEW_SECONDS / 2
+            looks.looked = now
+            assert reader._seen_to() == pytest.approx(STEADY_SECONDS)  # it looks again and again
+            now += STEADY_SECONDS
+            assert not reader._seen_to()  # and then no more
         reader.close()
         await store.close()
 
@@ -176,7 +181,7 @@ class Telling:
     def __init__(self, *awaited: str) -> None:
         self.touched: list[set[int] | None] = []
         self.heard: list[Heard] = []
-        self.hearing = Hearing(awaited, self.changed)
+        self.hearing = Hearing(dict.fromkeys(awaited).keys(), self.changed)
 
     def changed(self, touched: set[int] | None, appends: list[Heard]) -> None:
         if touched is None or touched:

@@ -6,7 +6,7 @@ that ends a subscription, its own or another's, disturbs nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, KeysView
 
 from tokenwire.log.base import Take, Wake
 
@@ -62,7 +62,7 @@ class Wakes:
         """The logs that somebody waits for."""
         return list(self._all)
 
-    def awaited(self) -> Container[str]:
+    def awaited(self) -> KeysView[str]:
         """The same, at any time, for another thread."""
         return self._all.keys()
 

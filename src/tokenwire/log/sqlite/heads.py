@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 from tokenwire.errors import GoneError, NotFoundError, TokenwireError
 from tokenwire.log.spool import Item, Spool
@@ -122,11 +122,11 @@ class Heads:
             if not names:
                 del self._names[number]
 
-    def forget_numbers(self, sids: array[int]) -> None:
+    def forget_numbers(self, sids: Set[int]) -> None:
         """Another process appended to these logs, wrote pages of them, or erased them."""
         numbered = self._numbered
         if not numbered.keys().isdisjoint(sids):
-            for sid in set(sids) & numbered.keys():
+            for sid in sids & numbered.keys():
                 self.forget(numbered[sid].name)
 
     def forget_hashes(self, hashes: Iterable[int]) -> None:

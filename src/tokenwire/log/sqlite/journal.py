@@ -15,7 +15,7 @@ import threading
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, KeysView, Sequence
 from typing import NamedTuple
 
 from tokenwire.errors import StoreDamagedError
@@ -25,7 +25,8 @@ from tokenwire.log.sqlite.schema import checksum, damaged
 __all__ = ["WIDTH", "Commit", "Entry", "Heard", "Hearing", "Journal", "Row"]
 
 #: Numbers of one entry: the log's number, offset, length, checksum. Offset 0: no record, but
-#: something else happened to the log (pages were written, it was erased). Log 0: erased bytes.
+#: something else happened to the log (pages were written, it was erased), and the last number is
+#: its last offset in a page, where that is known. Log 0: erased bytes.
 WIDTH = 4
 
 #: The rows behind ``?``, each with the number of the first row that is there.
@@ -103,12 +104,15 @@ class Row:
         """The number of each record's log."""
         return self.numbers[::WIDTH]
 
-    def marks(self) -> list[int]:
-        """Numbers of the logs to which something else happened than appends."""
-        offsets = self.numbers[1::WIDTH]
+    def marks(self) -> list[tuple[int, int]]:
+        """Numbers of the logs to which something else happened than appends, each with its last
+        offset in a page; 0: not known."""
+        numbers = self.numbers
+        offsets = numbers[1::WIDTH]
         if 0 not in offsets:
             return []
-        return [sid for sid, offset in zip(self.sids, offsets, strict=True) if not offset]
+        places = range(0, len(numbers), WIDTH)
+        return [(numbers[at], numbers[at + 3]) for at in places if not numbers[at + 1]]
 
     def entries(self, number: int, sid: int, after: int) -> list[Entry]:
         """The records of one log with offsets after ``after``; ``number`` is the row's own."""
@@ -150,6 +154,8 @@ class Commit(NamedTuple):
     #: Hashes of the names of logs to which something else happened than an append.
     hashes: bytes
     row: Row
+    #: The numbers of all logs that it says something of.
+    sids: frozenset[int]
 
 
 class Journal:
@@ -191,7 +197,7 @@ class Journal:
                     f"row {number} of the journal fails its checksum; the store is damaged"
                 )
             row = self.add(number, unpack(entries), size)
-            commits.append(Commit(number, writer, hashes, row))
+            commits.append(Commit(number, writer, hashes, row, frozenset(row.sids)))
         self.drop(rows[0][-1] - 1)
         return commits, is_whole
 
@@ -343,7 +349,7 @@ class Hearing:
 
     def __init__(
         self,
-        awaited: Container[str],
+        awaited: KeysView[str],
         changed: Callable[[set[int] | None, list[Heard]], None],
     ) -> None:
         #: What this process calls itself in its rows.
@@ -401,15 +407,15 @@ class Hearing:
         appends: list[Heard],
     ) -> None:
         """The records of another process's commit that somebody here waits for."""
-        names, awaited, sids = self._names, self._awaited, commit.row.sids
+        names, awaited, sids = self._names, self._awaited, commit.sids
         if len(names) > MOST_NAMES:
             names.clear()
-        for sid in set(sids).difference(names):
+        for sid in sids.difference(names):
             row = connection.execute("SELECT name FROM stream WHERE sid = ?", (sid,)).fetchone()
             names[sid] = row[0] if row is not None else ""
+        if awaited.isdisjoint(map(names.__getitem__, sids)):
+            return  # most often: readers are where their runs are
         readers = {sid: name for sid in sids if (name := names[sid]) in awaited}
-        if not readers:
-            return
         data = journal.row_data(connection, commit.number)
         numbers, position = commit.row.numbers, 0
         for at in range(0, len(numbers), WIDTH):

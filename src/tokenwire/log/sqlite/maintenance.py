@@ -13,9 +13,10 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
+from operator import gt
 
 from tokenwire.log.sqlite.heads import Head, Heads
-from tokenwire.log.sqlite.journal import Journal, Row
+from tokenwire.log.sqlite.journal import WIDTH, Commit, Journal, Row
 from tokenwire.log.sqlite.pages import (
     MOST_OFFSET,
     PAGE_RECORDS,
@@ -34,6 +35,12 @@ EXISTS = "SELECT 1 FROM stream WHERE sid = ?"
 #: Logs whose records go into pages in one transaction, or the share of all that are due.
 MOST_LOGS = 16
 SHARE_OF_LOGS = 32
+
+#: Logs of which is remembered up to where they are in pages.
+MOST_PAGED = 100_000
+
+#: Records of a row that are compared with what is in pages at a time.
+COMPARED = 128
 
 #: Rows and bytes of the journal from which on the oldest records go into pages that are not full.
 MOST_ROWS = 4096
@@ -107,15 +114,22 @@ class Pager:
         self.due.pop(sid, None)
         self._paged.pop(sid, None)
 
-    def appended(self, row: Row) -> None:
-        """A row of another process: what it says of logs that are due here may be all that is
-        known of them, and appends change nothing about pages."""
-        due, sids = self.due, row.sids
-        if not due.keys().isdisjoint(sids):
-            for sid in sids:
-                due.pop(sid, None)
-        for sid in row.marks():
+    def appended(self, commit: Commit) -> None:
+        """Of another process: what it says of logs that are due here may be all that is known of
+        them, and appends change nothing about pages."""
+        due = self.due
+        if not due.keys().isdisjoint(commit.sids):
+            for sid in commit.sids & due.keys():
+                del due[sid]
+        for sid, paged in commit.row.marks():
             self.forget(sid)
+            if paged:
+                self._paged[sid] = paged
+
+    def paged(self, sid: int) -> int:
+        """The last offset of a log that got pages; 0: not known."""
+        paged = self._paged.get(sid, 0)
+        return paged if paged < MOST_OFFSET else 0
 
     def pause(self, error: PagingError) -> None:
         """Let the records be in the journal for `PAUSE_SECONDS`."""
@@ -136,6 +150,8 @@ class Pager:
 
     def _step(self, connection: sqlite3.Connection, flush: Callable[[], None]) -> list[int]:
         self._paged_until = max(self._paged_until, self._journal.first - 1)
+        if len(self._paged) >= MOST_PAGED:
+            self._paged.clear()
         sids: list[int] = []
         pages: list[Page] = []
         # However many are due at once, they do not pile up.
@@ -214,14 +230,23 @@ class Pager:
         return pages
 
     def _undone(self, connection: sqlite3.Connection, row: Row) -> int | None:
-        """The first log of which the row holds a record that is in no page."""
-        numbers = row.numbers
-        for at in range(row.checked, len(numbers), 4):
-            sid, offset = numbers[at], numbers[at + 1]
-            if sid and offset and offset > self._paged_tail(connection, sid):
-                row.checked = at
+        """The first log of which the row holds a record that is in no page. Every record comes by
+        here once in each process, so many are compared at a time."""
+        numbers, paged = row.numbers, self._paged
+        while row.checked < len(numbers):
+            start, end = row.checked, row.checked + COMPARED * WIDTH
+            sid, offset = numbers[start], numbers[start + 1]
+            if offset > self._paged_tail(connection, sid):  # as before, most often
                 return sid
-        row.checked = len(numbers)
+            sids, offsets = numbers[start:end:WIDTH], numbers[start + 1 : end : WIDTH]
+            for unknown in set(sids).difference(paged):
+                self._paged_tail(connection, unknown)
+            above = list(map(gt, offsets, map(paged.__getitem__, sids)))
+            if True in above:
+                first = above.index(True)
+                row.checked += first * WIDTH
+                return sids[first]
+            row.checked = min(end, len(numbers))
         return None
 
     def _paged_tail(self, connection: sqlite3.Connection, sid: int) -> int:
@@ -230,8 +255,6 @@ class Pager:
             tail = page_tail(connection, sid)[0]
             if not tail and not connection.execute(EXISTS, (sid,)).fetchone():
                 tail = MOST_OFFSET
-            if len(self._paged) >= 100_000:
-                self._paged.clear()
             self._paged[sid] = tail
         return tail
 

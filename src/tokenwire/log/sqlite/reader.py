@@ -77,9 +77,10 @@ def describe(connection: sqlite3.Connection, journal: Journal, name: str) -> Log
     )
 
 
-#: Seconds for which a look of this process's writer for commits of others is new enough; and after
-#: which this looks all the same.
+#: Seconds for which a look of this process's writer for commits of others is new enough; until the
+#: next poll, while each finds a newer one; and after which this looks all the same.
 NEW_SECONDS = 0.030
+STEADY_SECONDS = 0.100
 LOOK_SECONDS = 0.5
 
 
@@ -106,8 +107,8 @@ class Reader:
         self._connection = connect()
         self._version = -1
         self._writer = writer
-        #: When a poll looked itself.
-        self._looked = 0.0
+        #: When a poll looked itself, and when the writer had, as the poll before saw it.
+        self._looked = self._writers_look = 0.0
         self._journal = Journal()
         self._journal.catch_up(self._connection)
         hearing.begin(self._journal.last)
@@ -169,7 +170,11 @@ class Reader:
         writer, now = self._writer, time.monotonic()
         if writer is None:
             return 0.0
-        pause = min(writer.looked + NEW_SECONDS, self._looked + LOOK_SECONDS) - now
+        time_of_look, before, self._writers_look = writer.looked, self._writers_look, writer.looked
+        pause = time_of_look + NEW_SECONDS - now
+        if pause > 0 and before + 2 * STEADY_SECONDS > time_of_look > before:
+            pause = STEADY_SECONDS  # a wake-up of this thread for each of its looks is felt
+        pause = min(pause, self._looked + LOOK_SECONDS - now)
         if pause > 0:
             return pause
         self._looked = now

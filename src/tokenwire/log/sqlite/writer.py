@@ -206,7 +206,7 @@ class Writer(Acts):
             self._catch_up()
             results = [self._one(job) for job in jobs]
             for sid in self._pager.step(connection, self._flush):
-                self._mark(sid)
+                self._mark(sid, self._pager.paged(sid))
             self._leave_wake()
             connection.execute("COMMIT")
             self._checkpoints.bytes += COMMIT_BYTES
@@ -287,8 +287,8 @@ class Writer(Acts):
                 if commit.writer != self.identity:
                     if commit.hashes:
                         changed.update(unpack(commit.hashes))
-                    self._heads.forget_numbers(commit.row.sids)
-                    self._pager.appended(commit.row)
+                    self._heads.forget_numbers(commit.sids)
+                    self._pager.appended(commit)
                     self.foreign += len(commit.row.numbers) // WIDTH
             if changed:
                 self._heads.forget_hashes(changed)
@@ -327,9 +327,10 @@ class Writer(Acts):
         self._numbers = array("I")
         self._size = 0
 
-    def _mark(self, sid: int) -> None:
-        """Tell other processes that something happened to the log of this number."""
-        self._numbers.extend((sid, 0, 0, 0))
+    def _mark(self, sid: int, paged: int = 0) -> None:
+        """Tell other processes that something happened to the log of this number, whose last offset
+        in a page is ``paged`` then; 0: they have to look."""
+        self._numbers.extend((sid, 0, 0, paged))
 
     def _tell_erased(self, sid: int) -> None:
         self._pager.forget(sid)
