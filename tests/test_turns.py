@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from support.server import site
 from support.spine import run_async
-from tokenwire.turns import LEAST, LONG, MOST, START, Turns, turns
+from tokenwire.turns import CROWDED, LEAST, LONG, MOST, RATE, REQUEST, START, Turns, turns
 
 
 class Clock:
@@ -117,7 +117,7 @@ def test_a_quiet_loop_is_not_woken_again() -> None:
 
 def test_reads_go_first_and_hold_up_no_request() -> None:
     async def main() -> None:
-        one, done = Turns(4, cpu=Clock(2 * LONG)), list[str]()
+        one, done = Turns(4, cpu=Clock(1.5 * LONG)), list[str]()
         for number in range(12):
             read(one, partial(done.append, f"read {number}"))
         for number in range(2):
@@ -133,9 +133,9 @@ def test_reads_go_first_and_hold_up_no_request() -> None:
 
 def test_long_turns_make_the_next_ones_smaller_until_they_are_short_again() -> None:
     async def main() -> None:
-        cpu = Clock(2 * LONG)
+        cpu = Clock(1.5 * LONG)
         one, sizes = Turns(cpu=cpu), list[int]()
-        for step in (2 * LONG, LONG / 2):
+        for step in (1.5 * LONG, LONG / 2):
             cpu.step, done = step, list[int]()
             for number in range(30 * MOST):
                 read(one, partial(done.append, number))
@@ -147,6 +147,68 @@ def test_long_turns_make_the_next_ones_smaller_until_they_are_short_again() -> N
         assert sizes[:smallest] == [MOST, *range(MOST - 2, LEAST, -2)]
         grown = sizes[sizes.index(LEAST + 1) :]
         assert grown[: MOST - LEAST] == list(range(LEAST + 1, MOST + 1))
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("pieces", [MOST + 1, CROWDED, 10 * CROWDED])
+def test_turns_that_are_long_anyway_have_room_for_more(pieces: int) -> None:
+    async def main() -> None:
+        one, done = Turns(cpu=Clock(LONG + (pieces + 0.5) / RATE)), list[int]()
+        for number in range(9 * CROWDED):
+            read(one, partial(done.append, number))
+        sizes = list[int]()
+        while len(done) < 9 * CROWDED:
+            before = len(done)
+            await asyncio.sleep(0)
+            sizes.append(len(done) - before)
+        # How long a turn is, is known when the second one begins.
+        assert sizes[0] == MOST
+        assert set(sizes[1:-1]) == {min(pieces, CROWDED)}
+
+    run_async(main())
+
+
+def test_starts_have_a_line_of_their_own() -> None:
+    """A stop, or a refusal, waits for none of the runs that are about to start."""
+
+    async def main() -> None:
+        one, done = Turns(START + REQUEST, cpu=Clock()), list[str]()
+
+        async def start(name: str) -> None:
+            await one.start()
+            done.append(name)
+
+        tasks = [asyncio.create_task(start(f"start {number}")) for number in range(6)]
+        await asyncio.sleep(0)
+        assert done == ["start 0"]
+        tasks[2].cancel()
+        for number in range(3):
+            one.take(partial(done.append, f"request {number}"), REQUEST)
+        assert done == ["start 0", "request 0"]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert [name for name in done if name[0] == "r"] == [f"request {n}" for n in range(3)]
+        assert [name for name in done if name[0] == "s"] == [f"start {n}" for n in (0, 1, 3, 4, 5)]
+        assert done.index("request 2") < done.index("start 3")
+        assert one.lateness() == 0.0
+
+    run_async(main())
+
+
+def test_how_long_one_more_start_would_wait() -> None:
+    async def main() -> None:
+        now = 0.0
+        one = Turns(START, clock=lambda: now, cpu=Clock(1.5 * LONG))
+        assert one.wait_for_start() == 0.0
+        tasks = [asyncio.create_task(one.start()) for _ in range(100)]
+        for _ in range(60):
+            await asyncio.sleep(0)
+            now += 0.02  # one of them in each turn
+        waiting = len(one._starts)
+        assert 35 <= waiting <= 42
+        assert 0.019 * waiting <= one.wait_for_start() <= 0.021 * waiting
+        await asyncio.gather(*tasks)
+        assert one.wait_for_start() == 0.0
 
     run_async(main())
 

@@ -3,16 +3,18 @@
  *
  * STREAMS requests are sent evenly over ARRIVE seconds, whatever becomes of those before. Each
  * connection that the server then opens is a model's, and has a token due RATE times a second,
- * whatever the server reads. A token's text is the moment at which it left the model, between two
- * marks, so that a reader finds it however many come as one event.
+ * whatever the server reads; in the closed loop (CLOSED is 1) none leaves before its reader has the
+ * one before. A token's text is its model and the moment at which it left it, between two marks, so
+ * that a reader finds it however many come as one event.
  *
- *     crowd PORT MODEL_PORT PID STREAMS RATE ARRIVE SECONDS < request
+ *     crowd PORT MODEL_PORT PID STREAMS RATE ARRIVE SECONDS CLOSED IN_TIME_MS < request
  *
  * From the last request on SECONDS are measured. Prints: requests that were refused (by a status of
  * 400 and more), readers that have a first token, p50 and p99 of the time from a request to its
  * first token (one that has none yet counts with the time so far) and from a request to its
  * refusal, tokens of the window, p50 and p99 of their delay; then the CPU time of the server within
- * the window, all in microseconds; last the refusals that say when to come again.
+ * the window, all in microseconds; last the refusals that say when to come again, and the tokens
+ * whose delay was at most IN_TIME_MS.
  */
 #include "common.h"
 
@@ -28,7 +30,8 @@ typedef struct {
 
 typedef struct {
     int fd;
-    int is_asked; /* the server has sent its whole request */
+    int is_asked;     /* the server has sent its whole request */
+    int is_under_way; /* a token that its reader does not have, in the closed loop */
     int64_t due;
 } Model;
 
@@ -38,7 +41,8 @@ static int reader_of[FDS], model_of[FDS]; /* socket -> number + 1 */
 static uint32_t delays[BINS];             /* of tokens, microseconds -> number */
 static int poll_fd;
 static uint64_t tokens;
-static int is_open, told_when;
+static int is_open, told_when, is_closed_loop;
+static int64_t began;
 
 static void watch(int fd) {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
@@ -54,11 +58,12 @@ static void say(Model *model, int64_t now) {
         "data: {\"id\":\"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxY%04d\",\"object\":"
         "\"chat.completion.chunk\",\"created\":1795416446,\"model\":\"bench-model-2026-11-01\","
         "\"service_tier\":\"default\",\"system_fingerprint\":\"fp_0123456789\",\"choices\":[{"
-        "\"index\":0,\"delta\":{\"content\":\"~%0*llx~\"},\"logprobs\":null,"
+        "\"index\":0,\"delta\":{\"content\":\"~%04x%012llx~\"},\"logprobs\":null,"
         "\"finish_reason\":null}],\"usage\":null}\n\n",
-        model->fd % 10000, DIGITS, (unsigned long long)now);
+        model->fd % 10000, (unsigned)(model - models), (unsigned long long)(now - began));
     int whole = snprintf(block, sizeof block, "%x\r\n%s\r\n", (unsigned)size, json);
     ssize_t sent = send(model->fd, block, (size_t)whole, MSG_NOSIGNAL | MSG_DONTWAIT);
+    model->is_under_way = is_closed_loop && sent == whole;
     if (sent == whole) return;
     if (sent < 0 && errno == EAGAIN) return; /* half a megabyte waits: this one is lost */
     close(model->fd);
@@ -83,8 +88,11 @@ static void took(Reader *reader, char *piece, ssize_t size, int64_t now) {
             exit(1);
         }
         if (!reader->first) reader->first = now;
+        uint64_t text = strtoull(mark + 1, NULL, 16);
+        Model *model = &models[(text >> 48) % MOST];
+        model->is_under_way = 0;
         if (is_open) {
-            int64_t delay = (now - (int64_t)strtoull(mark + 1, NULL, 16)) / 1000;
+            int64_t delay = (now - began - (int64_t)(text & ((1ULL << 48) - 1))) / 1000;
             delays[delay < 0 ? 0 : delay < BINS ? delay : BINS - 1]++;
             tokens++;
         }
@@ -127,12 +135,15 @@ static void asked(Model *model, const char *piece, int64_t now) {
 int main(int argc, char **argv) {
     static char request[1 << 16], buffer[TAIL + PIECE + 1];
     struct epoll_event events[AT_ONCE];
-    if (argc != 8) {
-        fprintf(stderr, "usage: crowd PORT MODEL_PORT PID STREAMS RATE ARRIVE SECONDS < request\n");
+    if (argc != 10) {
+        fprintf(stderr, "usage: crowd PORT MODEL_PORT PID STREAMS RATE ARRIVE SECONDS CLOSED "
+                        "IN_TIME_MS < request\n");
         return 2;
     }
     int count = atoi(argv[4]), opened = 0, model_count = 0, one = 1;
     if (count < 1 || count > MOST) return 2;
+    is_closed_loop = atoi(argv[8]);
+    long in_time = atol(argv[9]) * 1000;
     int64_t interval = (int64_t)(1e9 / atof(argv[5]));
     int64_t arrive = (int64_t)(atof(argv[6]) * 1e9), seconds = (int64_t)(atof(argv[7]) * 1e9);
     size_t request_size = fread(request, 1, sizeof request, stdin);
@@ -143,7 +154,7 @@ int main(int argc, char **argv) {
     if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0) fail("bind");
     if (listen(listener, 4096) < 0) fail("listen");
     watch(listener);
-    int64_t begin = now_ns(), shut = begin + arrive + seconds, next_scan = begin;
+    int64_t begin = began = now_ns(), shut = begin + arrive + seconds, next_scan = begin;
     int64_t used = 0;
     for (;;) {
         int64_t now = now_ns();
@@ -166,6 +177,7 @@ int main(int argc, char **argv) {
             for (int i = 0; i < model_count; i++) {
                 Model *model = &models[i];
                 if (model->fd < 0 || !model->is_asked || model->due > now) continue;
+                if (model->is_under_way) continue;
                 say(model, now_ns());
                 model->due += interval;
                 if (model->due < now) model->due = now + interval;
@@ -217,8 +229,10 @@ int main(int argc, char **argv) {
     }
     long long first_50 = of_sorted(first, firsts, 0.5), first_99 = of_sorted(first, firsts, 0.99);
     long long no_50 = of_sorted(refused, refusals, 0.5), no_99 = of_sorted(refused, refusals, 0.99);
-    printf("%d %d %lld %lld %lld %lld %llu %ld %ld %lld %d\n", refusals, begun, first_50,
+    unsigned long long kept = 0;
+    for (long at = 0; at <= in_time && at < BINS; at++) kept += delays[at];
+    printf("%d %d %lld %lld %lld %lld %llu %ld %ld %lld %d %llu\n", refusals, begun, first_50,
            first_99, no_50, no_99, (unsigned long long)tokens, of_delays(0.5), of_delays(0.99),
-           (long long)used / 1000, told_when);
+           (long long)used / 1000, told_when, kept);
     return 0;
 }

@@ -3,11 +3,14 @@
 In one turn hundreds of answers may end, requests arrive or readers disconnect. Each makes tasks run
 for a third of a millisecond to two milliseconds: were all of it done at once, every other stream
 would stand still for as long. So reads of providers' answers that nobody takes on the lane, lost
-connections, requests and departures are counted, and what exceeds a turn's share waits in line.
+connections, requests, departures and runs that start are counted, and what exceeds a turn's share
+waits in line. Requests and starts have lines of their own: a stop, an approval or a refusal waits
+for no run that is about to start.
 
-Always true: each line is served in the order in which it came; a turn does at most `MOST` pieces,
-and one request more; nothing waits where no more than that comes in a turn; something is done in
-every turn, however long turns take.
+Always true: each line is served in the order in which it came; a turn does at most `MOST` pieces
+(or its `RATE`, where other work makes it long), and one request and one start more; nothing waits
+where no more than that comes in a turn; something of each line is done in every turn, however long
+turns take.
 """
 
 from __future__ import annotations
@@ -16,20 +19,27 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from tokenwire.per_loop import PerLoop
 
-__all__ = ["LEAST", "LONG", "MOST", "START", "Turns", "turns"]
+__all__ = ["CROWDED", "LEAST", "LONG", "MOST", "RATE", "REQUEST", "START", "Turns", "turns"]
 
 #: Pieces of one turn: a read is one. A turn that was `LONG` makes the next ones smaller, down to
 #: `LEAST`.
 MOST, LEAST = 12, 4
-#: Pieces of a request that begins, or of a reader that has gone.
-START = 4
+#: Pieces of a request that begins; of a run that starts, or of a reader that has gone.
+REQUEST, START = 2, 4
 #: Seconds of CPU that a turn may take.
 LONG = 0.004
+#: Pieces for each second beyond `LONG` that a turn takes, with the tokens of a thousand streams,
+#: and how many at most: else next to nothing would be done in turns that are long anyway.
+RATE, CROWDED = 2000, 48
 
-_Line = deque[tuple[float, Callable[[], None]]]
+#: Seconds from one start to the next before anything is known, and the share of the newest turn.
+_PACE, _NEWEST = 0.001, 0.2
+
+_Line = deque[tuple[float, Callable[[], None], int]]
 
 
 class Turns:
@@ -40,10 +50,14 @@ class Turns:
         "_cpu",
         "_is_counting",
         "_most",
+        "_others",
+        "_pace",
         "_pieces",
         "_reads",
+        "_share",
         "_since",
         "_starts",
+        "_turned",
     )
 
     def __init__(
@@ -54,16 +68,23 @@ class Turns:
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._most, self._clock, self._cpu = most, clock, cpu
+        #: Pieces of the next turn: `_most`, or what a long one has room for.
+        self._share = most
         self._reads: _Line = deque()
+        self._others: _Line = deque()
         self._starts: _Line = deque()
         self._pieces = 0
         self._is_counting = False
+        #: Seconds from one start of the line to the next; when a turn let some go last, and how
+        #: many, while others wait.
+        self._pace = _PACE
+        self._turned: tuple[float, int] | None = None
         #: When the turn before began, by `cpu`; None while there was none directly before.
         self._since: float | None = None
 
     def admit(self) -> bool:
         """Whether a read may be handled now, in which case it is counted; else it must `wait`."""
-        if self._reads or self._pieces >= self._most:
+        if self._reads or self._pieces >= self._share:
             return False
         self._count(1)
         return True
@@ -71,21 +92,36 @@ class Turns:
     def wait(self, work: Callable[[], None]) -> None:
         """Handle a read in a later turn. What ``work`` raises is reported to the event loop."""
         self._count(0)
-        self._reads.append((self._clock(), work))
+        self._reads.append((self._clock(), work, 1))
 
-    def take(self, work: Callable[[], None]) -> None:
+    def take(self, work: Callable[[], None], pieces: int = START) -> None:
         """Begin a request, or what follows from a departure, now or in a later turn. What ``work``
         raises is reported to the event loop: the others are done all the same."""
-        if self._starts or self._reads or self._pieces + START > self._most:
+        if self._others or self._reads or self._pieces + pieces > self._share:
             self._count(0)
-            self._starts.append((self._clock(), work))
+            self._others.append((self._clock(), work, pieces))
             return
-        self._count(START)
+        self._count(pieces)
         _do(work)
+
+    async def start(self) -> None:
+        """Return when a run may start: at once, or in a later turn."""
+        is_free = not (self._starts or self._others or self._reads)
+        if is_free and self._pieces + START <= self._share:
+            self._count(START)
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._count(0)
+        self._starts.append((self._clock(), partial(_let_go, turn), START))
+        await turn
+
+    def wait_for_start(self) -> float:
+        """For how many seconds one more start would wait, at the pace of those before."""
+        return len(self._starts) * self._pace
 
     def lateness(self) -> float:
         """For how many seconds the oldest that waits has waited."""
-        oldest = [line[0][0] for line in (self._reads, self._starts) if line]
+        oldest = [line[0][0] for line in (self._reads, self._others, self._starts) if line]
         return self._clock() - min(oldest) if oldest else 0.0
 
     def _count(self, pieces: int) -> None:
@@ -98,28 +134,50 @@ class Turns:
         self._adapt()
         self._pieces = 0
         try:
-            while self._reads and self._pieces < self._most:
+            while self._reads and self._pieces < self._share:
                 self._pieces += 1
                 _do(self._reads.popleft()[1])
-            is_first = True  # a crowd of reads does not hold up requests for ever
-            while self._starts and (is_first or self._pieces + START <= self._most):
-                is_first = False
-                self._pieces += START
-                _do(self._starts.popleft()[1])
+            self._serve(self._others)
+            self._note_pace(self._serve(self._starts))
         finally:  # also where an exit ends this turn: what waits is needed for a tidy end
             self._is_counting = self._pieces > 0
             if self._is_counting:
                 asyncio.get_running_loop().call_soon(self._turn)
 
+    def _serve(self, line: _Line) -> int:
+        """Do what fits into the turn, and the first in any case: no crowd of one kind holds up the
+        others for ever. Returns how many."""
+        count = 0
+        while line and (not count or self._pieces + line[0][2] <= self._share):
+            count += 1
+            self._pieces += line[0][2]
+            _do(line.popleft()[1])
+        return count
+
+    def _note_pace(self, count: int) -> None:
+        if not count:
+            return
+        now, turned = self._clock(), self._turned
+        if turned is not None:
+            self._pace += _NEWEST * ((now - turned[0]) / turned[1] - self._pace)
+        self._turned = (now, count) if self._starts else None
+
     def _adapt(self) -> None:
         """Make turns smaller after a long one: what a piece costs depends on the machine, the store
         and the wire, and most of it follows a turn or two later."""
         since, self._since = self._since, None
-        if self._reads or self._starts:
+        took = 0.0
+        if self._reads or self._others or self._starts:
             self._since = self._cpu()
             if since is not None:
-                step = -2 if self._since - since > LONG else 1
-                self._most = max(LEAST, min(MOST, self._most + step))
+                took = self._since - since
+                self._most = max(LEAST, min(MOST, self._most + (-2 if took > LONG else 1)))
+        self._share = max(self._most, min(CROWDED, int((took - LONG) * RATE)))
+
+
+def _let_go(turn: asyncio.Future[None]) -> None:
+    if not turn.done():  # its request may have been cancelled
+        turn.set_result(None)
 
 
 def _do(work: Callable[[], None]) -> None:

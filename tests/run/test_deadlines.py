@@ -14,6 +14,7 @@ from tokenwire.providers.clocks import CLOCKS
 from tokenwire.run.call import sweep
 from tokenwire.run.call.deadlines import Deadlines, Watch
 from tokenwire.run.call.sweep import Sweeper
+from tokenwire.turns import MOST
 
 LIMITS = Deadlines(connect=5, first_event=60, idle=30, keep_alive=200, total=600)
 
@@ -186,3 +187,34 @@ def test_the_sweeper_looks_when_a_clock_may_expire(monkeypatch):
 def test_a_deadline_of_nothing_is_refused_by_name(name):
     with pytest.raises(InputError, match=name):
         Deadlines(**{name: 0})
+
+
+def test_calls_that_are_overdue_together_end_in_turns(monkeypatch):
+    """600 of a provider that stands still took 20 ms of one turn."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    async def main() -> None:
+        sweeper, streams = Sweeper(1e9), [Stream() for _ in range(10 * MOST)]
+        watches = [Watch(LIMITS, 0.0) for _ in streams]
+        for stream, watch in zip(streams, watches, strict=True):
+            watch.accept(0.0)
+            sweeper.add(stream, watch)
+        clock.now = 250.0
+        sweeper._sweep()
+        ended = sum(bool(stream.errors) for stream in streams)
+        assert 0 < ended <= MOST
+        # Meanwhile one speaks again, one is over, and one begins anew.
+        watches[-1].last_event = watches[-1].last_life = clock.now
+        sweeper.discard(streams[-2])
+        watches[-3] = Watch(LIMITS, clock.now)
+        watches[-3].accept(clock.now)
+        sweeper.add(streams[-3], watches[-3])
+        for _ in range(20 * MOST):
+            await asyncio.sleep(0)
+        assert [len(stream.errors) for stream in streams[:-3]] == [1] * (len(streams) - 3)
+        assert [stream.errors for stream in streams[-3:-1]] == [[], []]
+        assert not streams[-1].errors
+        assert set(sweeper._watched) == set(sweeper._looks) == {streams[-3], streams[-1]}
+
+    asyncio.run(main())

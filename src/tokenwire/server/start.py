@@ -25,6 +25,7 @@ from tokenwire.server.edge.connection.http import GuardedProtocol
 from tokenwire.server.edge.connection.watch import Watch
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.settings import Settings
+from tokenwire.server.starts.early import EarlyRefusals
 
 if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
@@ -145,8 +146,9 @@ def listen(listener: socket.socket, settings: Settings) -> None:
 
 #: Connections that are accepted in one turn of the event loop. uvloop accepts one for each handle
 #: that listens: with a single one, a server whose turns take 30 ms takes 33 in a second, and others
-#: wait where nobody sees them. (asyncio's own loop accepts as many as there are.)
-_ACCEPTS = 32
+#: wait where nobody sees them; 32 took half of a turn of 10 ms. (asyncio's own loop accepts as
+#: many as there are.)
+_ACCEPTS = 16
 
 
 class Server(uvicorn.Server):
@@ -189,7 +191,8 @@ class Server(uvicorn.Server):
 def server_for(app: App) -> Server:
     """A uvicorn server of ``app``, not yet running."""
     settings = app.state.settings
-    watch = Watch(settings, app.state.connections, app.state.budget)
+    early = EarlyRefusals(app.state)
+    watch = Watch(settings, app.state.connections, app.state.budget, early)
     bound: dict[str, Any] = {"watch": watch}
     config = uvicorn.Config(
         app,

@@ -108,6 +108,7 @@ class State:
             max_age=settings.max_age,
             write_deadline=settings.write_deadline,
             retry_ms=settings.retry_ms,
+            max_lag=settings.max_lag,
         )
         self.encoder_states = EncoderStates()
         self.recheck = Recheck(self.connections, self.identify)

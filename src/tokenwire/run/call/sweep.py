@@ -1,7 +1,8 @@
 """One clock for all calls: a tick that looks at every open call's deadlines.
 
 Always true: a call costs no timer of its own; a deadline is noticed at most one tick late; a call
-is not looked at before one of its clocks could have run out.
+is not looked at before one of its clocks could have run out; calls that are overdue together, as
+those of a provider that stands still, end in turns.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from functools import partial
 from typing import Protocol
 
 from tokenwire.errors import ProviderError
 from tokenwire.per_loop import PerLoop
 from tokenwire.run.call.deadlines import Watch
+from tokenwire.turns import turns
 
 __all__ = ["Sweeper", "sweeper"]
 
@@ -48,17 +51,30 @@ class Sweeper:
         now = time.monotonic()
         for stream in [stream for stream, look in self._looks.items() if look <= now]:
             watch = self._watched.get(stream)
-            error = None if watch is None else watch.overdue(now)
-            if error is not None:
-                self.discard(stream)
-                stream.abort(error)
-            elif watch is not None:
+            if watch is None:  # one before it ended it, too
+                continue
+            if watch.overdue(now) is None:
                 self._looks[stream] = watch.earliest(now)
+            else:
+                del self._looks[stream]
+                turns().take(partial(self._end, stream, watch))
         self._timer = (
             asyncio.get_running_loop().call_later(self._tick, self._sweep)
             if self._watched
             else None
         )
+
+    def _end(self, stream: _Abortable, watch: Watch) -> None:
+        """It is the turn of one that was overdue, unless it has moved on meanwhile."""
+        if self._watched.get(stream) is not watch or stream in self._looks:
+            return
+        now = time.monotonic()
+        error = watch.overdue(now)
+        if error is None:
+            self._looks[stream] = watch.earliest(now)
+            return
+        self.discard(stream)
+        stream.abort(error)
 
 
 #: The running event loop's.

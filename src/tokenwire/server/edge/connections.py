@@ -22,6 +22,7 @@ from starlette.types import Message, Send
 from tokenwire.errors import NotAuthenticatedError
 from tokenwire.express import Port
 from tokenwire.server.edge.auth import Identity
+from tokenwire.server.edge.overload import Overload, OverloadedServerError
 from tokenwire.turns import turns
 
 __all__ = ["REVOKED", "Connection", "Connections", "Poked", "SharedBytes", "SlowReader"]
@@ -213,6 +214,7 @@ class Connections:
         max_age: float = 240.0,
         write_deadline: float = 30.0,
         retry_ms: int = 1000,
+        max_lag: float = 0.0,
     ) -> None:
         self.heartbeat = heartbeat
         self.max_age = max_age
@@ -221,6 +223,7 @@ class Connections:
         self.draining = False
         #: How late the ticker woke up, in seconds: the event loop's lag, smoothed.
         self.lag = 0.0
+        self.overload = Overload(max_lag)
         #: When the ticker is due to wake; infinity while it does not run.
         self._due = math.inf
         self._open: set[Connection] = set()
@@ -266,10 +269,16 @@ class Connections:
 
     def lateness(self) -> float:
         """How late the event loop is: `lag`, or a quarter of the time for which the ticker has been
-        due, or the time for which requests wait for their turn. Hundreds of requests may come
-        within a turn of the loop, in which only that tells; but one long turn by itself is no
+        due, or the time for which requests and starts wait for their turn. Hundreds of requests may
+        come within a turn of the loop, in which only that tells; but one long turn by itself is no
         overload."""
         return max(self.lag, (time.monotonic() - self._due) / 4, turns().lateness())
+
+    def check_overload(self) -> OverloadedServerError | None:
+        """The refusal of a new run; None while the server can take it on."""
+        late, wait = self.lateness(), turns().wait_for_start()
+        is_on = self.overload.note(late, time.monotonic(), wait)
+        return self.overload.error(max(late, wait)) if is_on else None
 
     def sweep_with(self, sweeper: Callable[[float], bool]) -> None:
         """Call ``sweeper(now)`` on every tick; it says whether it still has something to watch."""
@@ -304,6 +313,7 @@ class Connections:
             watching = [sweeper(now) for sweeper in self._sweepers]
             busy = any(watching) or bool(self._open)
         self.lag, self._due = 0.0, math.inf
+        self.overload.note(0.0, time.monotonic())
 
     async def _sleep(self) -> None:
         """Until the next tick, in steps that find out how late the loop is."""
@@ -313,7 +323,10 @@ class Connections:
             seconds -= step
             self._due = time.monotonic() + step
             await asyncio.sleep(step)
-            self.lag += _SHARE * (max(0.0, time.monotonic() - self._due) - self.lag)
+            now = time.monotonic()
+            self.lag += _SHARE * (max(0.0, now - self._due) - self.lag)
+            self._due = now  # until it sleeps again it is not late
+            self.overload.note(self.lateness(), now)
 
     def _tick(self, now: float) -> None:
         for connection in list(self._open):

@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 
 from tokenwire.errors import BusyError
 from tokenwire.events.principal import PrincipalLimits
@@ -23,6 +24,7 @@ __all__ = ["Bucket", "Limits", "network_of"]
 _MOST_BUCKETS = 10_000
 
 
+@lru_cache(maxsize=_MOST_BUCKETS)
 def network_of(address: str) -> str:
     """What counts as one client: an IPv4 address, or the /64 of an IPv6 one."""
     try:

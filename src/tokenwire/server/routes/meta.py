@@ -110,8 +110,9 @@ async def alive(state: State, request: Request, info: RequestInfo) -> Response:
 
 
 async def health(state: State, request: Request, info: RequestInfo) -> Response:
-    """200 while runs can be started and read; 503 when stopping or when the store is down."""
-    status, code = "ok", 200
+    """200 while runs can be started and read; 503 when stopping or when the store is down. It is
+    200 as well while new runs are refused for a moment: readers shall still find the server."""
+    status, code = "overloaded" if state.connections.check_overload() else "ok", 200
     if state.draining:
         status, code = "draining", 503
     else:
@@ -134,6 +135,8 @@ async def metrics(state: State, request: Request, info: RequestInfo) -> Response
             "tokenwire_connections_open": len(state.connections),
             "tokenwire_runs_running": state.runs.census.total().running,
             "tokenwire_loop_lag_seconds": state.connections.lag,
+            "tokenwire_overloaded": float(state.connections.check_overload() is not None),
+            "tokenwire_starts_refused_overloaded": float(state.limits.refused["max_lag"]),
             "tokenwire_usage_counted": float(state.settling is not None),
             "tokenwire_budget_reserved_tokens": state.runs.worker.allowances.reserved_tokens,
         }

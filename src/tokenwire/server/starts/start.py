@@ -36,6 +36,7 @@ from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.state import State
 from tokenwire.server.tokens.grant import thread_to_start, within
+from tokenwire.turns import turns
 
 __all__ = [
     "Start",
@@ -149,12 +150,17 @@ async def admitted(
     principal = identity.principal
     if state.draining:
         raise BusyError("the server is stopping; try again", retry_after=1)
-    if 0 < state.settings.max_lag < state.connections.lateness():
-        state.limits.refused["max_lag"] += 1
-        raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
     repeated = partial(_is_repeated, state, identity, key, run_id, thread, following)
+    overload = state.connections.check_overload()
+    if overload is not None:
+        # A repetition starts nothing, nor does a turn that waits for the one under way.
+        if not await repeated() and not await _has_run(state, identity, thread, following):
+            state.limits.refused["max_lag"] += 1
+            raise overload
+    else:
+        await turns().start()
     budgets = await state.budgets.admit(
         state.runs,
         state.settling,
@@ -226,6 +232,15 @@ async def _is_repeated(
     by = identity.user or parts_of(principal)[0] or None
     queue = await state.conversations.queue(principal, thread, waits=False)
     return queue.of_key(key, by) is not None
+
+
+async def _has_run(
+    state: State, identity: Identity, thread: str | None, following: Continuation | None
+) -> bool:
+    """Whether a run is under way in the conversation of a turn."""
+    if thread is None or following is None:
+        return False
+    return bool((await state.conversations.queue(identity.principal, thread, waits=False)).open)
 
 
 async def start_run(

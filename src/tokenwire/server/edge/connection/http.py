@@ -23,11 +23,12 @@ from tokenwire.server.edge.connection.light import (
     Pipeline,
 )
 from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
+from tokenwire.server.edge.connection.rest import RestOfRequest, end_of
 from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.transport import Transport, transport_of
-from tokenwire.turns import turns
+from tokenwire.turns import REQUEST, turns
 
 __all__ = ["GuardedProtocol"]
 
@@ -55,6 +56,7 @@ class GuardedProtocol(HttpToolsProtocol):
         "_checked_at",
         "_chunks",
         "_cycles",
+        "_early",
         "_fd",
         "_header_bytes",
         "_in_headers",
@@ -94,6 +96,8 @@ class GuardedProtocol(HttpToolsProtocol):
         #: The requests that are not answered yet, and what the application has of each.
         self._cycles: list[RequestResponseCycle] = []
         self._owns: list[Transport] = []
+        #: A request that may be refused once its body is there, and its application.
+        self._early: tuple[RequestResponseCycle, Any] | None = None
         if not self.watch.enter(self, self._address):
             self._refuse(503, "too many connections")
 
@@ -122,6 +126,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         in_body, self._before = self._until and not self._in_headers, 0
         self._feed(data)
+        if self._early is not None:  # its body takes longer than it may wait
+            self._begin(*self._early)
         if self._refused or self.transport.is_closing():
             return
         settings = self.watch.settings
@@ -244,9 +250,18 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- answers ---------------------------------------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        watch = self.watch
+        is_late = watch.early is not None and watch.connections.overload.is_on
+        if is_late and not self._is_answering():
+            self._early = cycle, app
+        else:
+            self._begin(cycle, app)
+
+    def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._early = None
         own = transport_of(cast(dict[str, Any], cycle.scope))
         context = copy_context()
-        turns().take(lambda: self.spawn(self._answer(cycle, app, own, context), context))
+        turns().take(lambda: self.spawn(self._answer(cycle, app, own, context), context), REQUEST)
 
     def spawn(self, work: Coroutine[Any, Any, None], context: Context) -> None:
         """Work in a task of this connection."""
@@ -265,12 +280,12 @@ class GuardedProtocol(HttpToolsProtocol):
             failure = error
         rest = own.rest
         if rest is None:
-            await _end(cycle, failure)
+            await end_of(cycle, failure)
             return
         self._let_go(cycle, own)
         if failure is not None:  # after it had left a rest, which ends as if its peer had gone
             self._abort()
-        rest.go_on(_Way(self, cycle, own, context, failure))
+        rest.go_on(RestOfRequest(self, cycle, own, context, failure))
 
     def _let_go(self, cycle: RequestResponseCycle, own: Transport) -> None:
         """Drop what only the request needed."""
@@ -294,6 +309,23 @@ class GuardedProtocol(HttpToolsProtocol):
         self._until = 0.0
         if not self._refused and not self.parser.should_upgrade():
             super().on_message_complete()
+            if self._early is not None:
+                self._refuse_early(*self._early)
+
+    def _refuse_early(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Answer a whole request without an application, if that is all that it would get."""
+        early = self.watch.early
+        method = self.parser.get_method()
+        answer = early(method, self.url, self.headers, bytes(cycle.body)) if early else None
+        if answer is None:
+            self._begin(cycle, app)
+            return
+        self._early = None
+        self._cycles.clear()
+        self._owns.clear()
+        self._refused = True
+        self.transport.write(answer)
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """An answer is written: whatever is written next comes after all of it."""
@@ -450,47 +482,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Way:
-    """What a response that goes on has of its connection."""
-
-    __slots__ = ("_context", "_cycle", "_failure", "_own", "_protocol")
-
-    def __init__(
-        self,
-        protocol: GuardedProtocol,
-        cycle: RequestResponseCycle,
-        own: Transport,
-        context: Context,
-        failure: BaseException | None,
-    ) -> None:
-        self._protocol, self._cycle, self._own, self._context = protocol, cycle, own, context
-        #: What the application failed with, after it had left the rest.
-        self._failure = failure
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """See `RestWay`."""
-        self._protocol.spawn(work, self._context)
-
-    async def over(self, failure: BaseException | None) -> None:
-        """See `RestWay`."""
-        own = self._own
-        if own.when_over is not None:
-            own.when_over()
-        own.forget()
-        await _end(self._cycle, self._failure or failure)
-
-
 def _parser_of(protocol: GuardedProtocol) -> Any:
     parser = httptools.HttpRequestParser(protocol)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
-
-
-async def _end(cycle: RequestResponseCycle, failure: BaseException | None) -> None:
-    """What uvicorn does when an application has returned, or failed."""
-
-    async def ended(scope: Any, receive: Any, send: Any) -> None:
-        if failure is not None:
-            raise failure
-
-    await cycle.run_asgi(ended)

@@ -16,7 +16,7 @@ from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.settings import Settings, is_loopback
 
-__all__ = ["Progress", "Watch", "Watched", "has_left"]
+__all__ = ["Early", "Progress", "Watch", "Watched", "has_left"]
 
 #: The peer's end of a connection, which systems other than Linux tell with the last byte alone.
 _PEER_END = getattr(select, "POLLRDHUP", 0)
@@ -32,13 +32,29 @@ class Watched(Holding, Protocol):
         ...
 
 
+class Early(Protocol):
+    """Answers requests that need no application."""
+
+    def __call__(
+        self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> bytes | None:
+        """The whole answer, behind which the connection closes; None for all others."""
+        ...
+
+
 class Watch:
-    """All HTTP connections of a process: their count by address, their clocks."""
+    """All HTTP connections of a process: their count by address, their clocks. ``early``: who
+    answers while the server is overloaded, before the application does."""
 
     def __init__(
-        self, settings: Settings, connections: Connections, budget: Budget | None = None
+        self,
+        settings: Settings,
+        connections: Connections,
+        budget: Budget | None = None,
+        early: Early | None = None,
     ) -> None:
         self.settings = settings
+        self.early = early
         self.connections = connections
         self.budget = budget or Budget(settings)
         self._swept_at = 0.0
