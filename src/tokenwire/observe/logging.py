@@ -37,6 +37,8 @@ class LineFormatter(logging.Formatter):
 
 
 def _inert(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

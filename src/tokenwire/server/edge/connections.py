@@ -22,7 +22,7 @@ from starlette.types import Message, Send
 from tokenwire.errors import NotAuthenticatedError
 from tokenwire.express import Port
 from tokenwire.server.edge.auth import Identity
-from tokenwire.server.edge.overload import Overload, OverloadedServerError
+from tokenwire.server.process.overload import Overload, OverloadedServerError
 from tokenwire.turns import turns
 
 __all__ = ["REVOKED", "Connection", "Connections", "Poked", "SharedBytes", "SlowReader"]

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwire.server.edge.overload import LONGEST, PATIENCE, WARY, Overload
+from tokenwire.server.process.overload import LONGEST, PATIENCE, WARY, Overload
 
 MOST = 0.25
 #: Seconds from one note to the next, and how late the server is then.
