@@ -1,8 +1,9 @@
 """The goals of performance, and the table of what was reached. No measuring here.
 
-A figure is a number, a ratio with its spread, or the reason why it could not be had. Ratios are
-medians of the ratios of pairs: two servers that were measured one after the other, in the same
-round. Half of the pairs are between the two bounds that stand beside a ratio.
+A figure is a number, a ratio with its spread, or the reason why it could not be had. A ratio is
+that of all rounds together, as what a server does now and then is in some of them only; half of the
+pairs (two servers that were measured one after the other, in the same round) are between the two
+bounds that stand beside it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Missing(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """The median of pairs, and the quartiles: half of the pairs are from ``low`` to ``high``."""
+    """The ratio of the sums, and the quartiles of the pairs: half are from ``low`` to ``high``."""
 
     value: float
     low: float
@@ -78,13 +79,15 @@ GOALS: dict[str, Goal] = {
 
 
 def ratio(costs: Sequence[float], base: Sequence[float]) -> Ratio:
-    """The ratios of pairs. Raises ValueError without a pair that has both."""
-    pairs = [cost / least for cost, least in zip(costs, base, strict=False) if least > 0]
+    """The ratio of all rounds that have both. Raises ValueError without such a round."""
+    pairs = [(cost, least) for cost, least in zip(costs, base, strict=False) if least > 0]
     if not pairs:
         raise ValueError("no round has both")
-    if len(pairs) == 1:
-        return Ratio(pairs[0], pairs[0], pairs[0])
-    low, value, high = statistics.quantiles(pairs, n=4, method="inclusive")
+    value = sum(cost for cost, _ in pairs) / sum(least for _, least in pairs)
+    ratios = [cost / least for cost, least in pairs]
+    if len(ratios) == 1:
+        return Ratio(value, value, value)
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return Ratio(value, low, high)
 
 

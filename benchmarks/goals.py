@@ -1,8 +1,8 @@
 """The goals of performance beside what this machine reaches, from one run: ratios, met or not.
 
 Everything that is compared runs at the same time, on one core, and is measured in short turns
-between streams that stay open, so that another program's load meets both sides; a ratio is the
-median of the turns' own, with the quartiles beside it. The other core has model and readers, in C
+between streams that stay open, so that another program's load meets both sides; a ratio is that of
+all turns, with the quartiles of the pairs beside it. The other core has model and readers, in C
 (`native/`).
 Before each part a C proxy shows whether the machine has time for it; a figure counts only then.
 What cannot be had here (no C compiler, no redis-server) says so in its row. Nothing begins after

@@ -26,7 +26,7 @@
 
 enum { MOST_STREAMS = 16384, AT_ONCE = 512, PIECE = 65536, MARK = '~', BINS = 1 << 20 };
 /* MOST_UNDER_WAY: a power of two; together they fit into the socket's buffer, MODEL_BUFFER. */
-enum { MOST_SERVERS = 16, MOST_PIDS = 16, MOST_UNDER_WAY = 256, MODEL_BUFFER = 1 << 19 };
+enum { MOST_SERVERS = 16, MOST_PIDS = 16, MOST_UNDER_WAY = 256, MODEL_BUFFER = 1 << 19, EVERY = 4096 };
 
 typedef struct {
     int reader, model;
@@ -66,15 +66,20 @@ static void watch(int fd) {
 static void say(Stream *stream, unsigned number, int64_t now) {
     /* A Chat Completions chunk of some 320 bytes, as most servers send it; each answer has an id of
        its own. */
-    char json[640], block[768];
+    static char filler[EVERY + 1];
+    char json[640 + EVERY], block[768 + EVERY];
+    if (!filler[0]) memset(filler, 'x', EVERY);
+    /* What a server does after so much text of a stream falls on different moments then. */
+    int more = stream->left ? 0 : (int)((stream - streams) * 2654435761u % EVERY);
     int size = snprintf(
         json, sizeof json,
         "data: {\"id\":\"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxY%04d\",\"object\":"
         "\"chat.completion.chunk\",\"created\":1795416446,\"model\":\"bench-model-2026-11-01\","
         "\"service_tier\":\"default\",\"system_fingerprint\":\"fp_0123456789\",\"choices\":[{"
-        "\"index\":0,\"delta\":{\"content\":\"~%s\"},\"logprobs\":null,\"finish_reason\":null}],"
+        "\"index\":0,\"delta\":{\"content\":\"~%s%.*s\"},\"logprobs\":null,\"finish_reason\":null}],"
         "\"usage\":null}\n\n",
-        stream->model % 10000, WORDS[number % (sizeof WORDS / sizeof *WORDS)]);
+        stream->model % 10000, WORDS[number % (sizeof WORDS / sizeof *WORDS)],
+        more, filler);
     int whole = snprintf(block, sizeof block, "%x\r\n%s\r\n", (unsigned)size, json);
     if (send(stream->model, block, (size_t)whole, MSG_NOSIGNAL) != whole) fail("model send");
     stream->sent[stream->left++ % MOST_UNDER_WAY] = now;
