@@ -97,7 +97,7 @@ _TEXT, _END = b'"text":"', b'","seq":'
 #: A gap in the body of a form, or a percent sign there.
 _GAP = re.compile(rb"%[%b]")
 #: Bytes of text after which a reader's encoder hears of what was encoded without it.
-MOST_TEXT = 1 << 10
+MOST_TEXT = 4 << 10
 
 
 class Form:

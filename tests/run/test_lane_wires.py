@@ -61,6 +61,19 @@ def test_an_encoder_hears_of_a_long_text():
     assert found.by_hand >= 60 * len(WIRES)
 
 
+@pytest.mark.parametrize("wire", [wire for wire in WIRES if wire != "native"])
+def test_most_texts_go_by_without_the_encoder(wire):
+    """A cold encoder costs more than a token, so it does not hear of some hundred of them."""
+
+    def by_hand(count):
+        words = [chat(content=f"word{n % 9} ") for n in range(count)]
+        return same_both_ways(
+            CHAT, [*chunked(BEGIN, *words, STOP, DONE), END], wires=(wire,)
+        ).by_hand
+
+    assert by_hand(630) - by_hand(30) == 600
+
+
 # --- whatever happens, at any token ---------------------------------------------------------------
 
 
