@@ -77,6 +77,7 @@ def group(logs: list[Log]) -> tuple[list[spools.Item], dict[str, Owned]]:
         if log.owned is not None:
             owned = owned_of[name] = Owned("me", "nonce", 60.0)
             key = b"$%d\r\n%b:log\r\n" % (len(name) + 4, name.encode())
+            owned.lease_start = NOW  # both times the same
             owned.words = (b"both", b"nonce", b"live", "meta", key)
             for attribute, value in log.owned.items():
                 setattr(owned, attribute, value)
