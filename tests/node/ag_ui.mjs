@@ -52,6 +52,14 @@ const cases = {
   async denial() {
     await cases.approval(false)
   },
+  async late() {
+    await run()
+    const open = agent.pendingInterrupts
+    const answers = Object.fromEntries(open.map((i) => [i.id, { status: "resolved", payload: { approved: true } }]))
+    const { runs } = await (await fetch(`${url}/v1/threads/${agent.threadId}`)).json()
+    await fetch(`${url}/v1/runs/${runs[0].id}/cancel`, { method: "POST" })
+    await run({ resume: buildResumeArray(open, answers) })
+  },
   async client_tool() {
     const tools = [
       { name: "locate", description: "Where the person is", parameters: { type: "object", properties: {} } },

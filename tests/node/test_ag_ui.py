@@ -70,6 +70,15 @@ def test_interrupts_are_answered(url: str, case: str) -> None:
     assert [run["state"] for run in runs] == ["complete"], "one run, gone on with"
 
 
+def test_an_answer_that_comes_after_a_cancel_starts_nothing(url: str) -> None:
+    told = agent(url, "late", "scenario:approval")
+    assert told["errors"] == []
+    result = next(m for m in told["messages"] if m["role"] == "tool")
+    assert "cancelled" in result["content"]
+    runs = httpx.get(f"{url}/v1/threads/{told['thread']}").json()["runs"]
+    assert [run["state"] for run in runs] == ["cancelled"]
+
+
 def test_a_tool_that_the_client_runs(url: str) -> None:
     told = agent(url, "client_tool", "Please locate me.")
     assert told["errors"] == []

@@ -41,6 +41,7 @@ __all__ = [
     "is_expiry",
     "is_late",
     "is_stop",
+    "not_taken",
     "tool_answer",
 ]
 
@@ -272,6 +273,16 @@ def _is_taken(answer: Answer, fold: Fold) -> bool:
     if tool is None:
         return False
     return tool.approved is not None if isinstance(answer, ApprovalAnswer) else _has_result(tool)
+
+
+def not_taken(fold: Fold, names: Iterable[str]) -> str | None:
+    """The first of ``names``, approvals and calls of the run of ``fold``, that the run ended
+    without an answer to; None while it may still take one."""
+    if fold.outcome is None:
+        return None
+    answers = {tool.approval_id for tool in fold.tools.values() if tool.approved is not None}
+    answers |= {call for call, tool in fold.tools.items() if _has_result(tool)}
+    return next((name for name in names if name not in answers), None)
 
 
 def _has_result(tool: ToolState) -> bool:

@@ -91,7 +91,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class LinkView(msgspec.Struct, kw_only=True):
     """What the reader of a link may see: the call, who asks, and the ``state``. ``decision``: what
-    was decided, where that is known; ``by``: by whom; ``model``: what asks, for ``user``."""
+    was decided, where that is known; ``by``: by whom; ``is_taken``: the run has it, and does not
+    end without it; ``model``: what asks, for ``user``."""
 
     link: Link
     state: LinkState
@@ -102,6 +103,7 @@ class LinkView(msgspec.Struct, kw_only=True):
     user: str = ""
     decision: Literal["approve", "deny", "expired"] | None = None
     by: str | None = None
+    is_taken: bool = False
 
 
 class Links:
@@ -217,6 +219,9 @@ class Links:
             user=parts_of(info.principal)[0],
         )
         answer, is_cancelled = await self._answer(link)
+        view.is_taken = tool.approved is not None
+        if fold.outcome is not None and not view.is_taken:
+            answer = None  # the run ended before it took what stands in its mailbox
         if answer is not None:
             view.decision = "approve" if answer.approved else "deny"
             if not answer.approved and answer.reason == EXPIRED:
@@ -259,7 +264,7 @@ class Links:
             current = await self.get(link.run, link.id)
             return await self.look(current) if current is not None else view
         try:
-            await self._runs.approve(
+            is_taken = await self._runs.approve(
                 link.run,
                 link.approval,
                 approved=choice == "approve",
@@ -278,6 +283,7 @@ class Links:
         final = _done(claim)
         await self._swap(claim, final)
         view.link, view.state, view.decision, view.by = final, "done", choice, final.by
+        view.is_taken = is_taken
         return view
 
     async def sweep(self) -> None:
@@ -292,14 +298,16 @@ class Links:
     def _state(self, link: Link, view: LinkView, tool: ToolState, *, has_ended: bool) -> LinkState:
         if link.is_revoked:
             return "revoked"
+        is_over = has_ended or tool.done
         if link.used_at:
-            return "used"
+            is_lost = is_over and view.decision is None and tool.approved is None
+            return "gone" if is_lost else "used"
         if arguments_hash(tool.name, tool.approval_arguments) != link.digest:
             # Edited arguments stand in the place of those that were asked about.
             return "decided" if view.decision is not None else "changed"
         if view.decision is not None or tool.approved is not None:
             return "decided"
-        if has_ended or tool.done:
+        if is_over:
             return "gone"
         return "expired" if time.time() >= link.ends else "open"
 

@@ -219,10 +219,11 @@ class RunName(msgspec.Struct):
 
 
 class ApprovedIn(msgspec.Struct):
-    """The run, and the answer that was recorded."""
+    """The run, and the answer that was recorded; ``taken`` as of an approval."""
 
     run: str
     approved: bool
+    taken: bool
 
 
 class StreamPointer(msgspec.Struct):

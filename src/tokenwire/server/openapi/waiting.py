@@ -49,6 +49,7 @@ class LinkAnswer(msgspec.Struct, omit_defaults=True):
 
     state: str
     decision: str | None = None
+    taken: bool | None = None
     tool: str | None = None
     arguments: Any = None
     choice: str | None = None

@@ -205,7 +205,7 @@ def _continue(
 
 async def _resume_waiting(state: State, body: AGUIRequest, info: RequestInfo) -> RunName | None:
     """Record a request's answers in the run of its thread that waits for them. Raises `RoleError`
-    before it records any."""
+    before it records any, and `ConflictError` for an interrupt that no run of the thread had."""
     principal = info.principal
     resumes = {entry.interrupt: entry for entry in body.resume}
     results = {output.call_id: output for output in body.outputs}
@@ -215,14 +215,18 @@ async def _resume_waiting(state: State, body: AGUIRequest, info: RequestInfo) ->
     for run in (await state.runs.thread(body.thread, principal=principal))[:_MAX_THREAD_RUNS]:
         fold, waits = await folded(state, run.id, principal)
         wait = next((w for w in reversed(waits) if names & set(w.pending)), None)
-        if wait is None or fold.outcome is not None:
+        # What a person decides too late is no new question: the client reads what became of it.
+        # A result is part of its conversation, which goes on in a new run.
+        has_ended = fold.outcome is not None
+        if wait is None or (has_ended and not resumes.keys() & set(wait.pending)):
             continue
         finished_ids = resolved_ids(fold)
-        open_ids = [name for name in wait.pending if name in names - finished_ids]
-        for name in open_ids:
+        answered = names if has_ended else names - finished_ids
+        answered = [name for name in wait.pending if name in answered]
+        for name in answered:
             is_approval = name in resumes and _is_approval(fold, name)
             info.identity.require("approve" if is_approval else "write")
-        for name in open_ids:
+        for name in [] if has_ended else answered:
             if name in resumes:
                 await _answer(state, run.id, resumes[name], fold, info)
             else:
@@ -230,6 +234,12 @@ async def _resume_waiting(state: State, body: AGUIRequest, info: RequestInfo) ->
         alias = RunName(run.id, wait.cursor, wait.offset, sorted(finished_ids | names))
         await set_name(state.store, run_name(principal, body.run), alias)
         return alias
+    if resumes:
+        raise ConflictError(
+            f"no run of this thread has asked for '{next(iter(resumes))[:80]}'; ask without "
+            "'resume'",
+            reason="nothing_waits",
+        )
     return None
 
 
@@ -261,7 +271,7 @@ async def _answer(state: State, run: str, entry: Resume, fold: Fold, info: Reque
             principal=principal,
         )
     except ConflictError:
-        pass  # answered elsewhere; the first answer counts and is in this stream
+        pass  # answered elsewhere, or too late; what counts is in this stream
 
 
 async def _result(state: State, run: str, output: ToolResultPart, info: RequestInfo) -> None:

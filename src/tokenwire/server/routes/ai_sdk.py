@@ -230,7 +230,7 @@ async def _first_wins(answering: Awaitable[object]) -> None:
     try:
         await answering
     except ConflictError:
-        pass  # another tab was quicker; its answer counts and is in this stream
+        pass  # another tab was quicker, or the run ended; what counts is in this stream
 
 
 async def stream(state: State, request: Request, info: RequestInfo) -> Response:
@@ -286,7 +286,8 @@ async def stop(state: State, request: Request, info: RequestInfo) -> Response:
 
 
 async def approval(state: State, request: Request, info: RequestInfo) -> Response:
-    """``POST /api/chat/{id}/approval``: ``{approvalId, approved, reason?, input?}``; 202."""
+    """``POST /api/chat/{id}/approval``: ``{approvalId, approved, reason?, input?}``; 202. It is of
+    the chat's newest run, which may have ended without it: 409."""
     info.identity.require("approve")
     body = Fields(info.json)
     body.only(("approvalId", "approved", "reason", "input"))
@@ -294,20 +295,28 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
     if not body.has("approved"):
         raise InputError("'approved' is missing", field="approved")
     async with count_misses(state, info):
-        run = await find_active(state, request.path_params["chat"], info.principal)
+        chat, principal = request.path_params["chat"], info.principal
+        run = next(iter(await state.runs.thread(chat, principal=principal, most=1)), None)
+        none_active = NotFoundError("no run is active in this chat", what="active_run")
         if run is None:
-            raise NotFoundError("no run is active in this chat", what="active_run")
+            raise none_active
         edited = body.object("input")
-        await state.runs.approve(
-            run.id,
-            approval_id,
-            approved=body.flag("approved"),
-            reason=body.text("reason"),
-            arguments=edited.value if edited is not None else None,
-            by=info.by,
-            principal=info.principal,
-        )
-    return json_response({"run": run.id, "approved": body.flag("approved")}, 202)
+        try:
+            is_taken = await state.runs.approve(
+                run.id,
+                approval_id,
+                approved=body.flag("approved"),
+                reason=body.text("reason"),
+                arguments=edited.value if edited is not None else None,
+                by=info.by,
+                principal=principal,
+            )
+        except NotFoundError:
+            if run.state in OUTCOMES:
+                raise none_active from None
+            raise
+    fields = {"run": run.id, "approved": body.flag("approved"), "taken": is_taken}
+    return json_response(fields, 202)
 
 
 async def in_wire(state: State, request: Request, info: RequestInfo) -> Response:

@@ -22,6 +22,8 @@ COMMANDS = ("run.start", "input.respond")
 _START = ("assistant_id", "input", "config", "metadata", "multitask_strategy", "multitaskStrategy")
 _RESPOND = ("interrupt_id", "response", "responses", "namespace", "config", "metadata")
 _ENTRY = ("interrupt_id", "response", "namespace")
+#: Why an answer does not count: its interrupt is over.
+_OVER = frozenset({"nothing_waits", "run_ended", "expired", "call_ended"})
 _NOT_HERE = ("update", "goto")
 
 
@@ -119,8 +121,8 @@ def failure(value: Any, error: TokenwireError) -> Chunk:
     if isinstance(error, UnknownCommand):
         code = "unknown_command"
     elif isinstance(error, ConflictError):
-        is_answered = error.details.get("reason") == "nothing_waits"
-        code = "no_such_interrupt" if is_answered else "unknown_error"
+        is_over = error.details.get("reason") in _OVER
+        code = "no_such_interrupt" if is_over else "unknown_error"
     is_number = isinstance(number, int) and not isinstance(number, bool)
     return {
         "type": "error",

@@ -27,6 +27,8 @@ __all__ = [
 
 _INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 _DOMAIN = "a2a-protocol.org"
+#: Details of an error that are shown.
+_SHOWN = ("field", "limit", "role", "reason", "retry_after")
 #: What the JSON-RPC binding answers with 200, as its errors are its own.
 _IN_RPC = frozenset({400, 404, 405, 409, 410, 422, 501})
 
@@ -81,9 +83,9 @@ class A2AProblem(HTTPProblem):
     """An error of the protocol itself."""
 
 
-def unsupported(message: str) -> A2AProblem:
+def unsupported(message: str, **details: Any) -> A2AProblem:
     """``UnsupportedOperationError``."""
-    return A2AProblem(400, "unsupported_operation", message)
+    return A2AProblem(400, "unsupported_operation", message, **details)
 
 
 def no_push() -> A2AProblem:
@@ -113,7 +115,9 @@ def _facts(
     # The values of this map are texts.
     metadata = {"code": code, "requestId": request_id}
     metadata |= {
-        n: str(details[n]) for n in ("field", "limit", "role", "retry_after") if n in details
+        n: str(details[n])
+        for n in ("field", "limit", "role", "reason", "retry_after")
+        if n in details
     }
     return [{"@type": _INFO, "reason": kind.reason, "domain": _DOMAIN, "metadata": metadata}]
 

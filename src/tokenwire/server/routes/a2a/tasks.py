@@ -19,6 +19,7 @@ from tokenwire.events.codec import AnyEvent
 from tokenwire.events.fold import Fold
 from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.request import Request as ModelRequest
+from tokenwire.relay.commands import not_taken
 from tokenwire.relay.description import RunInfo
 from tokenwire.relay.documents.names import RunName, read_name, set_name
 from tokenwire.server.access.misses import is_run_id
@@ -137,8 +138,16 @@ async def _answer(caller: Caller, body: A2AMessage, task: str) -> Sent:
     names = sorted({decision.name for decision in decisions})
     # Before the decisions: a repetition after a crash in between records what is still open.
     await set_name(state.store, name, RunName(task, str(info.tail), info.tail, names, content))
+    late: list[ConflictError] = []
     for decision in decisions:
-        await _first_wins(_record(caller, task, decision))
+        try:
+            await _record(caller, task, decision)
+        except ConflictError as error:
+            late.append(error)
+    for error in late:
+        if "reason" in error.details:
+            raise unsupported(error.message, reason=error.details["reason"])
+        # Decided elsewhere: the first decision counts, and is what the task then shows.
     return Sent(info, frozenset(names))
 
 
@@ -159,11 +168,13 @@ def _record(caller: Caller, task: str, decision: Decision | Given) -> Awaitable[
     )
 
 
-async def _first_wins(answering: Awaitable[object]) -> None:
-    try:
-        await answering
-    except ConflictError:
-        pass  # decided elsewhere; the first decision counts, and is what the task then shows
+def _check_taken(message: Sent, fold: Fold) -> None:
+    """Raise ``UnsupportedOperationError`` where the task has ended without what the message
+    answers."""
+    if (name := not_taken(fold, sorted(message.answers))) is not None:
+        raise unsupported(
+            f"the task ended before it took the answer to '{name[:80]}'", reason="run_ended"
+        )
 
 
 async def sent_task(caller: Caller, message: Sent, body: A2AMessage) -> Json:
@@ -173,7 +184,8 @@ async def sent_task(caller: Caller, message: Sent, body: A2AMessage) -> Json:
         is_open = bool(message.answers & set(fold.waiting))
         return not is_open and (body.returns_at_once or bool(fold.waiting))
 
-    task, _ = await _read(caller, message.run, is_settled)
+    task, fold = await _read(caller, message.run, is_settled)
+    _check_taken(message, fold)
     return _shown(task, body.history_length)
 
 
@@ -182,7 +194,7 @@ async def sent_stream(caller: Caller, message: Sent) -> Response:
     the answer on; in each case up to its end, or the next wait."""
     state, run = caller.state, message.run
     if caller.place is not None or message.answers:
-        return await _from_place(caller, run, answers=message.answers, ends_at_wait=True)
+        return await _from_place(caller, run, message=message, ends_at_wait=True)
     resolved: set[str] = set()
     if not message.is_new:
         resolved = resolved_ids(await state.runs.fold(run.id, principal=caller.principal))
@@ -229,12 +241,13 @@ async def _from_place(
     caller: Caller,
     info: RunInfo,
     *,
-    answers: frozenset[str] = frozenset(),
+    message: Sent | None = None,
     ends_at_wait: bool = False,
 ) -> Response:
     """A stream that begins with the task, at the client's place or, without one, as soon as it
-    shows that the ``answers`` are."""
+    shows that what the ``message`` answers is."""
     state, principal, place = caller.state, caller.principal, caller.place
+    answers = message.answers if message is not None else frozenset[str]()
     if place is not None and place.offset == 0:  # the client has nothing
         encoder = await _encoder(caller, info, resolved_ids=EVERY_WAIT)
         return await wire_response(state, info.id, encoder, principal=principal)
@@ -246,6 +259,8 @@ async def _from_place(
         cursor = reader.resume_id
     else:
         task, fold = await _read(caller, info, lambda fold: not answers & set(fold.waiting))
+        if message is not None:
+            _check_taken(message, fold)
         cursor = task["metadata"]["tokenwire"]["cursor"]
         place = Place(cursor=cursor, offset=int(cursor.partition("-")[0]))
         if fold.outcome is not None and not ends_at_wait:

@@ -26,7 +26,10 @@ async def command(caller: Caller) -> Response:
     try:
         order = parse_command(caller.info.json, thread)
         if order.answers is not None:
-            return json_response(success(order, {}, await _respond(caller, order, thread)))
+            through, is_taken = await _respond(caller, order, thread)
+            # What is not said here is so: an answer that succeeds is one that counts.
+            result = {} if is_taken else {"taken": False}
+            return json_response(success(order, result, through))
         run, _ = await begin(caller, order.run)
     except LimitError:
         raise
@@ -35,10 +38,10 @@ async def command(caller: Caller) -> Response:
     return json_response(success(order, {"run_id": run.id}, base_of(run.created)))
 
 
-async def _respond(caller: Caller, order: Command, thread: str) -> int:
+async def _respond(caller: Caller, order: Command, thread: str) -> tuple[int, bool]:
     """The number of the newest event before the answer: a page takes an interrupt up to there for
-    answered, however late it is sent to it. Raises `ConflictError` for one that does not wait, or
-    got another answer meanwhile."""
+    answered, however late it is sent to it; and whether the run has taken the answer. Raises
+    `ConflictError` for one that does not wait, or got another answer meanwhile."""
     run = await waiting_run(caller, thread)
     fold = await caller.state.runs.fold(run.id, principal=caller.principal)
     unknown = sorted(set(order.answers or {}) - set(fold.waiting))
@@ -48,5 +51,5 @@ async def _respond(caller: Caller, order: Command, thread: str) -> int:
             reason="nothing_waits",
         )
     through = await newest_number(caller, run)
-    await resume(caller, order.run, all_count=True)
-    return through
+    resumed = await resume(caller, order.run, all_count=True)
+    return through, resumed.is_taken

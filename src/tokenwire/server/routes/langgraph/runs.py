@@ -11,13 +11,16 @@ from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 from starlette.responses import Response
 
 from tokenwire.errors import ConflictError, InputError
 from tokenwire.events.fold import Fold
 from tokenwire.events.request import Request as ModelRequest
+from tokenwire.relay.commands import not_taken
 from tokenwire.relay.conversation.posted import Continuation
 from tokenwire.relay.description import RunInfo
+from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.langgraph.caller import Caller
@@ -71,7 +74,9 @@ _MOST_RUNS = 5
 async def begin(caller: Caller, body: RunRequest) -> tuple[RunInfo, Place | None]:
     """The run of a request, and, of one that was resumed, the place where it waited."""
     if body.has_command:
-        return await resume(caller, body)
+        resumed = await resume(caller, body)
+        wait = resumed.wait
+        return resumed.run, Place(cursor=wait.cursor, offset=wait.offset)
     caller.info.identity.require("write")
     state, thread = caller.state, caller.thread
     if not body.messages and body.checkpoint is None:
@@ -140,12 +145,20 @@ async def _while_busy(caller: Caller, body: RunRequest, thread: str) -> Any:
 # --- interrupts -----------------------------------------------------------------------------------
 
 
-async def resume(
-    caller: Caller, body: RunRequest, *, all_count: bool = False
-) -> tuple[RunInfo, Place]:
+class Resumed(msgspec.Struct, frozen=True):
+    """A run that has its answers, and where it waited. ``is_taken``: it has taken all of them; its
+    process, another one, may be about to."""
+
+    run: RunInfo
+    wait: Wait
+    is_taken: bool
+
+
+async def resume(caller: Caller, body: RunRequest, *, all_count: bool = False) -> Resumed:
     """Record the answers of a command in the run of the thread that waits. Raises `RoleError`
-    before it records any. ``all_count``: raise `ConflictError` where another answer was first; else
-    that one counts, and is what the run then shows."""
+    before it records any, and `ConflictError` where the run ended, or went on, without one.
+    ``all_count``: also where another answer was first; else that one counts, and is what the run
+    then shows."""
     thread, principal, identity = caller.thread, caller.principal, caller.info.identity
     if thread is None:
         raise InputError("'command' needs a thread", field="command")
@@ -158,19 +171,21 @@ async def resume(
     answers = answers_of(body.resume, fold)
     for answer in answers:
         identity.require("approve" if isinstance(answer, Decision) else "write")
-    late: list[str] = []
+    late: list[ConflictError] = []
+    is_taken = True
     for answer in answers:
         try:
-            await _record(caller, run.id, answer)
-        except ConflictError:
-            late.append(answer.name)  # decided elsewhere; the first decision counts
-    if late and all_count:
-        raise ConflictError(
-            f"the interrupt '{late[0][:80]}' has another answer, or its run has ended",
-            reason="nothing_waits",
-        )
-    wait = waits[-1]
-    return run, Place(cursor=wait.cursor, offset=wait.offset)
+            is_taken = await _record(caller, run.id, answer) and is_taken
+        except ConflictError as error:
+            if "reason" in error.details:
+                late.append(error)
+            elif all_count:
+                other = f"the interrupt '{answer.name[:80]}' has another answer"
+                late.append(ConflictError(other, reason="nothing_waits"))
+            # Else it was decided elsewhere; the first decision counts.
+    if late:
+        raise late[0]
+    return Resumed(run, waits[-1], is_taken)
 
 
 async def waiting_run(caller: Caller, thread: str) -> RunInfo:
@@ -182,7 +197,7 @@ async def waiting_run(caller: Caller, thread: str) -> RunInfo:
     raise ConflictError("no run of this thread waits for an answer", reason="nothing_waits")
 
 
-def _record(caller: Caller, run: str, answer: Decision | Given) -> Awaitable[object]:
+def _record(caller: Caller, run: str, answer: Decision | Given) -> Awaitable[bool]:
     runs, by, principal = caller.state.runs, caller.info.by, caller.principal
     if isinstance(answer, Given):
         return runs.answer_tool(
@@ -315,6 +330,11 @@ async def _settled(caller: Caller, run: RunInfo, answer_ids: set[str] | None = N
     fold = await finished(
         caller.state, caller.request, run.id, caller.principal, is_enough=is_enough
     )
+    name = not_taken(fold, sorted(answer_ids or ()))
+    if name is not None:
+        raise ConflictError(
+            f"the run ended before it took the answer to '{name[:80]}'", reason="run_ended"
+        )
     before = await messages_before(caller.state, run, caller.principal)
     values = values_of([*before, *answer_messages(fold)], fold.shared)
     failure = failure_of_fold(fold)

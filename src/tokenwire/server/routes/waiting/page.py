@@ -65,6 +65,11 @@ _WHY = {
         "not decide any more."
     ),
 }
+_SENT = {"approve": "approve", "deny": "deny", "expired": "deny, as nobody decided in time"}
+_NOT_YET = (
+    "The run has not taken it yet, and may end before it does. Open this page again to see whether "
+    "it counts."
+)
 _DECIDED = {"approve": "approved", "deny": "denied", "expired": "denied, as nobody decided in time"}
 
 
@@ -145,6 +150,8 @@ def _fields(view: LinkView | None) -> dict[str, Any]:
     if view is None:
         return {"state": "unknown"}
     fields: dict[str, Any] = {"state": view.state, "decision": view.decision}
+    if view.decision is not None:
+        fields["taken"] = view.is_taken
     if view.state == "open":
         fields |= {"tool": view.tool, "arguments": view.arguments, "choice": view.link.choice}
         fields |= {"run": view.link.run, "expires": view.link.ends}
@@ -154,6 +161,11 @@ def _fields(view: LinkView | None) -> dict[str, Any]:
 def _page(view: LinkView | None) -> str:
     if view is None:
         return _document("Nothing to decide", f"<p>{_WHY['unknown']}</p>")
+    if view.decision is not None and not view.is_taken:
+        return _document(
+            "The decision was sent",
+            f"<p>{_call(view)}: {_SENT[view.decision]}. {_NOT_YET}</p>",
+        )
     if view.state == "done":
         word = _DECIDED[view.decision or "deny"]
         return _document(f"The call was {word}", f"<p>{_call(view)}</p><p>You may close this.</p>")
