@@ -38,6 +38,8 @@ from tokenwire.server.start import ThreadedServer
 
 KEY, OTHER = "a-credential-of-carl", "a-credential-of-dora"
 PROMPT = "scenario:slow?rate=2"
+#: A run that speaks for far longer than a test waits.
+LONG = "scenario:slow?rate=1"
 #: A run that waits for a person, and says nothing meanwhile.
 WAITS = "scenario:approval"
 AG_UI = {
@@ -53,6 +55,11 @@ UI = {
     "id": "c",
     "messages": [{"id": "u", "role": "user", "parts": [{"type": "text", "text": PROMPT}]}],
 }
+A2A = {"message": {"messageId": "a1", "role": "ROLE_USER", "parts": [{"text": PROMPT}]}}
+LANGGRAPH = {
+    "assistant_id": "demo",
+    "input": {"messages": [{"role": "user", "content": PROMPT}]},
+}
 SEND = {"type": "send", "requestId": "r1", "trigger": "submit-message", **UI}
 CHAT = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
 SOCKETS = {
@@ -67,6 +74,28 @@ STREAMS: dict[str, tuple[str, str, Any]] = {
     "ai-sdk": ("POST", "/api/chat", UI),
     "openai": ("POST", "/v1/chat/completions", CHAT),
     "durable": ("GET", "/ds/v1/stream/runs/{run}?offset=-1&live=sse", None),
+    "anthropic": ("POST", "/v1/messages", {**CHAT, "max_tokens": 900}),
+    "responses": ("POST", "/v1/responses", {"model": "demo", "stream": True, "input": PROMPT}),
+    "a2a": ("POST", "/a2a/message:stream", A2A),
+    "a2a-subscribe": ("GET", "/a2a/tasks/{run}:subscribe", None),
+    "langgraph": ("POST", "/langgraph/threads/lg/runs/stream", LANGGRAPH),
+    "langgraph-join": ("GET", "/langgraph/threads/t/runs/{run}/stream", None),
+    "langgraph-thread": (
+        "POST",
+        "/langgraph/threads/t/stream/events",
+        {"channels": ["messages", "values"]},
+    ),
+}
+#: What answers in one piece, and waits for that: the end of a run, or of the turn before.
+WAITING: dict[str, tuple[str, str, Any]] = {
+    "openai": ("POST", "/v1/chat/completions", {**CHAT, "stream": False}),
+    "responses": ("POST", "/v1/responses", {"model": "demo", "input": PROMPT}),
+    "anthropic": ("POST", "/v1/messages", {**CHAT, "stream": False, "max_tokens": 900}),
+    "a2a": ("POST", "/a2a/message:send", A2A),
+    "langgraph-wait": ("POST", "/langgraph/threads/lg/runs/wait", LANGGRAPH),
+    "langgraph-join": ("GET", "/langgraph/threads/t/runs/{run}/join", None),
+    "queued": ("POST", "/api/chat?history=thread&while_busy=queue", {**UI, "id": "t"}),
+    "producer": ("GET", "/v1/producers/{remote}/commands?wait=600", None),
 }
 
 
@@ -221,7 +250,7 @@ def test_a_stream_ends_with_its_key(
         httpx.Client(base_url=url, timeout=15, trust_env=False, headers=bearer(KEY)) as client,
         contextlib.closing(_Observed(note)),
     ):
-        run = client.post("/v1/runs", json={"prompt": PROMPT}).json()["id"]
+        run = client.post("/v1/runs", json={"prompt": PROMPT, "thread": "t"}).json()["id"]
         with client.stream(method, path.format(run=run), json=body) as answer:
             assert answer.status_code < 300
             pieces = answer.iter_bytes()
@@ -319,6 +348,29 @@ def test_a_request_that_waits_is_refused_when_its_key_leaves_the_file(
         answer = client.get(at)
         assert answer.status_code == 401, answer.text
         assert "no longer valid" in answer.text
+
+
+@pytest.mark.parametrize("what", WAITING)
+def test_an_answer_of_one_piece_is_refused_when_its_key_leaves_the_file(
+    what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What it waits for takes far longer than the test waits."""
+    method, path, body = WAITING[what]
+    settings = {"long_poll_timeout": 600.0, "heartbeat": 500.0}
+    with (
+        with_key_file(monkeypatch, tmp_path, **settings) as (url, keys),
+        httpx.Client(base_url=url, timeout=60, trust_env=False, headers=bearer(KEY)) as client,
+    ):
+        ids = {"run": client.post("/v1/runs", json={"prompt": LONG, "thread": "t"}).json()["id"]}
+        remote = client.post("/v1/producers", json={"prompt": "x", "lease": 300})
+        ids["remote"] = remote.json()["run"]
+        opened = threading.Event()
+        monkeypatch.setattr(Connections, "open", _after(Connections.open, opened.set))
+        threading.Thread(target=lambda: opened.wait(50) and keys.take_back(), daemon=True).start()
+        answer = client.request(method, path.format(**ids), json=body)
+        assert answer.status_code == 401, answer.text
+        assert "no longer valid" in answer.text
+    assert opened.is_set()
 
 
 def _after(function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:

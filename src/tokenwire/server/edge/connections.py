@@ -25,7 +25,7 @@ from tokenwire.server.edge.auth import Identity
 from tokenwire.server.process.overload import Overload, OverloadedServerError
 from tokenwire.turns import turns
 
-__all__ = ["REVOKED", "Connection", "Connections", "Poked", "SharedBytes", "SlowReader"]
+__all__ = ["REVOKED", "Connection", "Connections", "Poked", "SharedBytes", "SlowReader", "Waker"]
 
 #: Why a connection leaves whose key no longer counts.
 REVOKED = "revoked"
@@ -52,6 +52,19 @@ class Poked(Protocol):
     def poke(self) -> None:
         """Wake the waiting reader without anything to read."""
         ...
+
+
+class Waker:
+    """An event to wait for, as `Poked`."""
+
+    __slots__ = ("event",)
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    def poke(self) -> None:
+        """Set the event."""
+        self.event.set()
 
 
 class Connection:
@@ -253,6 +266,17 @@ class Connections:
     def close(self, connection: Connection) -> None:
         """The connection has ended, however it did."""
         self._open.discard(connection)
+
+    @contextlib.contextmanager
+    def waiting(self, poked: Poked, identity: Identity | None) -> Iterator[Connection]:
+        """A connection while an answer of one piece waits for what it says. It has no age and sends
+        nothing meanwhile; ``poked`` is woken for `Connection.check`."""
+        connection = self.open(poked, identity)
+        connection.expires = connection.last_write = math.inf
+        try:
+            yield connection
+        finally:
+            self.close(connection)
 
     def share(self, run: str, wire: str) -> SharedBytes:
         """The shared bytes of a run in a wire; give back with `unshare`."""

@@ -23,6 +23,7 @@ from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import HTTPProblem
+from tokenwire.server.edge.request_info import identity_of
 from tokenwire.server.edge.respond import Head, RunResponse, run_response
 from tokenwire.server.state import State
 from tokenwire.wire.chunk_encoder import ChunkEncoder
@@ -124,7 +125,7 @@ async def finished(
     """The run's fold once it has ended, or, where all there is was read, ``is_enough`` says so;
     ``take`` gets each event with its cursor. A client that leaves meanwhile is a reader that
     leaves: the run's ``on_disconnect`` decides what follows. Raises `BusyError` when the server
-    stops before."""
+    stops before, and `NotAuthenticatedError` when the key of the request counts no more."""
     fold = Fold()
     follower = await state.runs.follow(run, principal=principal)
     is_gone = is_late = False
@@ -145,20 +146,22 @@ async def finished(
     watch = watch_disconnect(request.receive, leave)
     state.on_drain.append(drain)
     try:
-        while (batch := await follower.next()) is not None:
-            if is_gone:
-                raise HTTPProblem(499, "client_gone", "the client closed its connection")
-            for cursor, event in batch.events():
-                fold.apply(event)
-                if take is not None:
-                    take(cursor, event)
-            is_near = is_enough is not None and bool(batch.records) and is_enough(fold)
-            if is_near and follower.after >= (await state.store.describe(run)).tail:
-                break
-            if is_late and not batch.records:
-                raise BusyError("the server is stopping; retry", retry_after=1)
-            if len(batch.records) >= _MANY:  # the store may not have made it wait
-                await asyncio.sleep(0)
+        with state.connections.waiting(follower, identity_of(request.scope)) as connection:
+            while (batch := await follower.next()) is not None:
+                if is_gone:
+                    raise HTTPProblem(499, "client_gone", "the client closed its connection")
+                connection.check()
+                for cursor, event in batch.events():
+                    fold.apply(event)
+                    if take is not None:
+                        take(cursor, event)
+                is_near = is_enough is not None and bool(batch.records) and is_enough(fold)
+                if is_near and follower.after >= (await state.store.describe(run)).tail:
+                    break
+                if is_late and not batch.records:
+                    raise BusyError("the server is stopping; retry", retry_after=1)
+                if len(batch.records) >= _MANY:  # the store may not have made it wait
+                    await asyncio.sleep(0)
     finally:
         state.on_drain.remove(drain)
         watch.cancel()

@@ -32,6 +32,7 @@ from tokenwire.run.stream import new_run_id
 from tokenwire.server.access.quotas import Count
 from tokenwire.server.edge.auth import Identity, Role
 from tokenwire.server.edge.bodies import choose_model
+from tokenwire.server.edge.connections import Waker
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.state import State
@@ -337,26 +338,31 @@ async def until_started(
     state: State, reply: Reply, how: Start, receive: Receive | None = None
 ) -> RunInfo:
     """The run of a turn, once it has begun: for wires that can only say an answer. The turn stays
-    in the queue when the client leaves. Raises `ConflictError` for one that was withdrawn."""
+    in the queue when the client leaves. Raises `ConflictError` for one that was withdrawn, and
+    `NotAuthenticatedError` when the key of the request counts no more."""
     if reply.info is not None:
         return reply.info
     is_gone = asyncio.Event()
     watch = watch_disconnect(receive, is_gone.set) if receive is not None else None
     try:
-        while True:
-            try:
-                return await state.runs.info(reply.run, principal=how.principal)
-            except NotFoundError:
-                queue = await state.conversations.queue(
-                    how.principal, how.thread or "", waits=False
-                )
-            if not queue.holds(reply.run):
-                raise ConflictError("this turn was withdrawn before it began", reason="withdrawn")
-            if state.draining:
-                raise BusyError("the server is stopping; the turn waits", retry_after=1)
-            if is_gone.is_set():
-                raise HTTPProblem(499, "client_gone", "the client closed its connection")
-            await asyncio.sleep(_LOOK_SECONDS)
+        with state.connections.waiting(Waker(), how.identity) as connection:
+            while True:
+                connection.check()
+                try:
+                    return await state.runs.info(reply.run, principal=how.principal)
+                except NotFoundError:
+                    queue = await state.conversations.queue(
+                        how.principal, how.thread or "", waits=False
+                    )
+                if not queue.holds(reply.run):
+                    raise ConflictError(
+                        "this turn was withdrawn before it began", reason="withdrawn"
+                    )
+                if state.draining:
+                    raise BusyError("the server is stopping; the turn waits", retry_after=1)
+                if is_gone.is_set():
+                    raise HTTPProblem(499, "client_gone", "the client closed its connection")
+                await asyncio.sleep(_LOOK_SECONDS)
     finally:
         if watch is not None:
             watch.cancel()

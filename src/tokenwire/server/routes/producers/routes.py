@@ -27,6 +27,7 @@ from tokenwire.relay.remote.state import Finish, RemoteState
 from tokenwire.run.stream import new_run_id
 from tokenwire.server.access.misses import count_misses, run_id
 from tokenwire.server.edge.bodies import Name, check_request, read_body
+from tokenwire.server.edge.connections import Waker
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
@@ -263,8 +264,8 @@ async def commands(state: State, request: Request, info: RequestInfo) -> Respons
     run, principal = run_id(request), info.principal
     async with count_misses(state, info):
         current = await state.producers.state(run, principal=principal)
-    woken = asyncio.Event()
-    is_leaving = False
+    waker, is_leaving = Waker(), False
+    woken = waker.event
 
     def leave() -> None:
         nonlocal is_leaving
@@ -277,23 +278,20 @@ async def commands(state: State, request: Request, info: RequestInfo) -> Respons
     state.on_drain.append(leave)
     end = asyncio.get_running_loop().time() + min(wait, state.settings.long_poll_timeout)
     try:
-        while True:
-            woken.clear()
-            mailbox = await state.store.commands(run, after=after)
-            remaining = end - asyncio.get_running_loop().time()
-            if (
-                mailbox
-                or current.state != "running"
-                or remaining <= 0
-                or is_leaving
-                or state.draining
-            ):
-                break
-            try:
-                await asyncio.wait_for(woken.wait(), min(remaining, _LOOK))
-            except TimeoutError:
-                pass
-            current = await state.producers.state(run, principal=principal)
+        with state.connections.waiting(waker, info.identity) as connection:
+            while True:
+                woken.clear()
+                mailbox = await state.store.commands(run, after=after)
+                connection.check()
+                remaining = end - asyncio.get_running_loop().time()
+                is_over = remaining <= 0 or is_leaving or state.draining
+                if mailbox or current.state != "running" or is_over:
+                    break
+                try:
+                    await asyncio.wait_for(woken.wait(), min(remaining, _LOOK))
+                except TimeoutError:
+                    pass
+                current = await state.producers.state(run, principal=principal)
     finally:
         state.on_drain.remove(leave)
         unsubscribe()
