@@ -90,6 +90,12 @@ def test_a_start_is_refused_in_the_form_of_its_wire(wire: str) -> None:
             assert SENTENCE.fullmatch(text)
         early, late = answers
         assert shape(early.json()) == shape(late.json())
+        ids = {answer.headers["x-request-id"] for answer in answers}
+        again = here.client.post(path, json=body)
+        ids.add(again.headers["x-request-id"])
+        assert len(ids) == 3
+        if "request_id" in again.text:
+            assert again.headers["x-request-id"] in again.text
         assert here.runs_started == 0
         recover(here)
         assert here.client.post(path, json=body).status_code in (200, 201)

@@ -13,10 +13,13 @@ form; nothing but a new run, or a request that is wrong in itself, is refused.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
+import time
 
 from tokenwire.observe.line_limit import LineLimit
-from tokenwire.server.edge.problems import error_response
+from tokenwire.server.edge.problems import ErrorForm, error_response
+from tokenwire.server.process.overload import OverloadedServerError
 from tokenwire.server.state import State
 
 __all__ = ["EarlyRefusals"]
@@ -25,16 +28,24 @@ __all__ = ["EarlyRefusals"]
 _PATHS = {b"/v1/runs", b"/v1/chat/completions", b"/v1/messages"}
 #: Headers of requests that may be something else.
 _NOT_WITH = {b"content-encoding", b"expect", b"idempotency-key", b"last-event-id", b"origin"}
+#: Seconds for which an answer serves others as well, and so many of each path, with different times
+#: to come again.
+_KEPT_SECONDS, _VARIANTS = 0.1, 16
+#: What stands for the id of a request.
+_ID = b"----request-id--"
 _LINES = LineLimit(logging.getLogger("tokenwire.server"), logging.WARNING)
 
 
 class EarlyRefusals:
     """Those of the server of ``state``."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("_answers", "_count", "_state")
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._count = 0
+        #: When each answer was made, by path and number; with `_ID` in place of the request's id.
+        self._answers: dict[tuple[bytes, int], tuple[float, bytes]] = {}
 
     def __call__(
         self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes
@@ -51,10 +62,19 @@ class EarlyRefusals:
             return None
         state.limits.refused["max_lag"] += 1
         _LINES.log("refused a new run: %s", error.message)
-        request_id = secrets.token_hex(8)
-        response = error_response(error, request_id, state.form_for(url.decode("ascii")))
-        lines = [b"HTTP/1.1 503 Service Unavailable"]
-        lines += [name + b": " + value for name, value in response.raw_headers]
-        lines += [b"cache-control: no-store, no-transform", b"x-content-type-options: nosniff"]
-        lines += [b"x-request-id: " + request_id.encode("ascii"), b"connection: close", b"", b""]
-        return b"\r\n".join(lines) + bytes(response.body)
+        self._count += 1
+        key, now = (url, self._count % _VARIANTS), time.monotonic()
+        made_at, answer = self._answers.get(key, (-math.inf, b""))
+        if now > made_at + _KEPT_SECONDS:
+            answer = _answer(error, state.form_for(url.decode("ascii")))
+            self._answers[key] = now, answer
+        return answer.replace(_ID, secrets.token_hex(8).encode("ascii"))
+
+
+def _answer(error: OverloadedServerError, form: ErrorForm) -> bytes:
+    response = error_response(error, _ID.decode("ascii"), form)
+    lines = [b"HTTP/1.1 503 Service Unavailable"]
+    lines += [name + b": " + value for name, value in response.raw_headers]
+    lines += [b"cache-control: no-store, no-transform", b"x-content-type-options: nosniff"]
+    lines += [b"x-request-id: " + _ID, b"connection: close", b"", b""]
+    return b"\r\n".join(lines) + bytes(response.body)
