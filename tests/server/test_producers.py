@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +22,9 @@ from support.free_ports import free_port
 from support.redis import redis_server
 from support.server import AS_A, AS_B, KEY_A, KEYS, Site, site, status_of, text_of
 from tokenwire.client import Patience, produce
+from tokenwire.client.produce import RemoteRun
 from tokenwire.errors import ConflictError
+from tokenwire.server.edge.connections import Connections
 
 MANY = {
     "api_keys": KEYS,
@@ -522,6 +525,69 @@ def test_an_answer_reaches_the_block(sqlite_site: Site) -> None:
     assert answer["approved"] is True
     types = [json.loads(f.data)["type"] for f in _frames_of(sqlite_site, run)]
     assert types[-2:] == ["approval-answer", "run-end"]
+
+
+def test_who_was_fenced_and_is_silent_learns_it_at_once(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is far from being renewed; the wait for commands ends. It then asks no more."""
+    asked: list[str] = []
+    request = RemoteRun._request
+
+    async def noted(self: RemoteRun, method: str, path: str, *more: Any) -> Any:
+        if self.epoch == 1:
+            asked.append(path)
+        return await request(self, method, path, *more)
+
+    monkeypatch.setattr(RemoteRun, "_request", noted)
+
+    async def main() -> None:
+        how = {"api_key": KEY_A, "prompt": "hi", "lease": 300.0}
+        with pytest.raises(ConflictError) as raised:
+            async with asyncio.timeout(60), produce(sqlite_site.url, **how) as old:
+                await old.append(*CALL)
+                assert not old.fenced
+                path = f"/v1/producers/{old.id}/claim"
+                send = sqlite_site.client.post
+                await asyncio.to_thread(send, path, json={"epoch": 1}, headers=AS_A)
+                with pytest.raises(ConflictError, match=r"another|epoch"):
+                    await old.answer("a1")
+                assert old.fenced
+                asked.clear()
+                with pytest.raises(ConflictError):
+                    await old.text("lost")
+                await old.finish()
+        assert raised.value.details["reason"] == "fenced"
+        assert asked == []
+
+    asyncio.run(main())
+
+
+def test_a_wait_for_commands_ends_with_its_producer(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, waiting = threading.Semaphore(0), Connections.waiting
+
+    def noted(*args: Any) -> Any:
+        opened.release()
+        return waiting(*args)
+
+    monkeypatch.setattr(Connections, "waiting", noted)
+    made = sqlite_site.client.post("/v1/producers", json={"prompt": "x"}, headers=AS_A).json()
+    path, epoch = f"/v1/producers/{made['run']}", made["epoch"]
+
+    def wait(more: str) -> httpx.Response:
+        with httpx.Client(base_url=sqlite_site.url, headers=AS_A, timeout=60) as client:
+            return client.get(f"{path}/commands?wait=50{more}")
+
+    with ThreadPoolExecutor(2) as pool:
+        waits = [pool.submit(wait, more) for more in ("", f"&epoch={epoch}")]
+        assert all(opened.acquire(timeout=30) for _ in waits)
+        claim = sqlite_site.client.post(f"{path}/claim", json={"epoch": epoch}, headers=AS_A)
+        page, refusal = (wait.result() for wait in waits)
+    assert claim.status_code == 200
+    assert page.json()["epoch"] == epoch + 1
+    assert (refusal.status_code, refusal.json()["error"]["reason"]) == (409, "fenced")
 
 
 def test_who_was_fenced_learns_it(sqlite_site: Site) -> None:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -45,6 +45,8 @@ class _Page(msgspec.Struct):
     after: int
     state: str
     cancelled: bool
+    #: 0: of a server that does not say it.
+    epoch: int = 0
 
 
 def produce(
@@ -127,6 +129,12 @@ class RemoteRun:
         more."""
         return self._cancelled
 
+    @property
+    def fenced(self) -> bool:
+        """Whether another producer has the run, or the server ended it: end the block soon, nothing
+        of it is written any more."""
+        return _is_fenced(self._failure)
+
     async def __aenter__(self) -> RemoteRun:
         try:
             if self._start is not None:
@@ -202,6 +210,8 @@ class RemoteRun:
         ``cancelled``, ``error``, ``interrupted``) because of ``reason``; ``error``: what readers
         are told with ``error``. Nothing, when the run has ended by this producer."""
         async with self._lock:
+            if _is_fenced(self._failure):
+                raise self._failure
             if self._has_ended:
                 return
             body: dict[str, Any] = {"epoch": self.epoch, "first": self._next, "outcome": outcome}
@@ -253,28 +263,32 @@ class RemoteRun:
         self._news.set()
 
     async def _renew(self) -> None:
-        while not self._has_ended and not self._cancelled:
+        while not self._has_ended and not self._cancelled and not self.fenced:
             await asyncio.sleep(self._lease / 3)
             body = {"epoch": self.epoch, "lease": self._lease}
             try:
                 value = await self._request("POST", self._path("/renew"), body)
                 state = msgspec.convert(value, _State)
             except TokenwireError as error:
-                self._failure = error
-                self._news.set()
+                self._fail_later(error)
                 return
             self._note(state.state, cancelled=state.cancelled)
 
     async def _listen(self) -> None:
-        after = 0
-        while not self._has_ended:
-            path = self._path(f"/commands?after={after}&wait={_WAIT}")
+        after, more = 0, ""
+        while not self._has_ended and not self.fenced:
+            path = self._path(f"/commands?after={after}&wait={_WAIT}{more}")
             try:
                 page = msgspec.convert(await self._request("GET", path), _Page)
             except TokenwireError as error:
-                self._failure = error
-                self._news.set()
+                self._fail_later(error)
                 return
+            if page.epoch not in (0, self.epoch):  # what was sent is for that producer
+                other = "another producer has this run now"
+                self._fail_later(ConflictError(other, reason="fenced", epoch=page.epoch))
+                return
+            if page.epoch:
+                more = f"&epoch={self.epoch}"
             after = page.after
             for command in page.commands:
                 command.pop("number", None)
@@ -285,6 +299,12 @@ class RemoteRun:
             if page.cancelled and not page.commands:
                 await asyncio.sleep(1)
 
+    def _fail_later(self, error: TokenwireError) -> None:
+        """Let whatever the block does next raise ``error``. That it is fenced stays the reason."""
+        if not self.fenced:
+            self._failure = error
+        self._news.set()
+
     def _path(self, rest: str = "") -> str:
         return f"/v1/producers/{self.id}{rest}"
 
@@ -292,6 +312,15 @@ class RemoteRun:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Any:
         """One request, retried until the server answers: each may be sent again as it was."""
-        return await json_request(
-            self._origin, self._patience, method, path, body, headers, timeout=_WAIT + 20.0
-        )
+        try:
+            return await json_request(
+                self._origin, self._patience, method, path, body, headers, timeout=_WAIT + 20.0
+            )
+        except ConflictError as error:
+            if _is_fenced(error):
+                self._fail_later(error)
+            raise
+
+
+def _is_fenced(error: TokenwireError | None) -> TypeGuard[ConflictError]:
+    return isinstance(error, ConflictError) and error.details.get("reason") == "fenced"

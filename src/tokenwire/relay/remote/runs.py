@@ -119,9 +119,13 @@ class RemoteRuns:
             self._tell(info.log, meta)
         return await self.state(info.log, principal=meta.principal), is_new
 
-    async def state(self, run: str, *, principal: str = "") -> RemoteState:
-        """The run as its producer sees it."""
+    async def state(
+        self, run: str, *, principal: str = "", epoch: int | None = None
+    ) -> RemoteState:
+        """The run as its producer sees it, which is that of ``epoch``, if one is given."""
         info, _ = await self._described(run, principal)
+        if epoch is not None:
+            _check_epoch(info, epoch)
         return await self._state(info)
 
     async def renew(

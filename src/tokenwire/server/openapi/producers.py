@@ -81,8 +81,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         params=(
             query("after", "The number of the last command that is known.", type="integer"),
             query("wait", "Seconds.", type="integer", minimum=0, maximum=60),
+            query("epoch", "The producer's; 409 where that is another.", type="integer", minimum=1),
         ),
         answers=(answer(200, "What was sent", CommandPage),),
-        problems=("bad_request", *_UNKNOWN),
+        problems=("bad_request", "conflict", *_UNKNOWN),
     ),
 }

@@ -111,12 +111,13 @@ class FinishBody(_Body):
 
 class CommandPage(msgspec.Struct):
     """What was sent to the run after the number that the request named. ``after``: for the next
-    request; ``state``: of the run."""
+    request; ``state``: of the run; ``epoch``: of its producer."""
 
     commands: list[dict[str, Any]]
     after: int
     state: str
     cancelled: bool
+    epoch: int
 
 
 class _Producers:
@@ -252,18 +253,21 @@ async def finish(state: State, request: Request, info: RequestInfo) -> Response:
 
 async def commands(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET .../commands``: a long poll for what was sent to the run, ``after`` a number; it waits
-    at most ``wait`` seconds."""
+    at most ``wait`` seconds, and no longer than its producer is the same. With ``epoch`` it is
+    refused as fenced where that is another."""
     query = request.query_params
-    unknown = set(query) - {"after", "wait"}
+    unknown = set(query) - {"after", "wait", "epoch"}
     if unknown:
         raise InputError(f"unknown parameter '{min(unknown)[:80]}'", field=min(unknown)[:80])
     after, wait = (
         _number(query.get("after", "0"), "after"),
         _number(query.get("wait", "20"), "wait"),
     )
+    epoch = _number(query["epoch"], "epoch") if "epoch" in query else None
     run, principal = run_id(request), info.principal
     async with count_misses(state, info):
-        current = await state.producers.state(run, principal=principal)
+        current = await state.producers.state(run, principal=principal, epoch=epoch)
+    first = current.epoch
     waker, is_leaving = Waker(), False
     woken = waker.event
 
@@ -285,13 +289,14 @@ async def commands(state: State, request: Request, info: RequestInfo) -> Respons
                 connection.check()
                 remaining = end - asyncio.get_running_loop().time()
                 is_over = remaining <= 0 or is_leaving or state.draining
-                if mailbox or current.state != "running" or is_over:
+                is_over = is_over or current.state != "running" or current.epoch != first
+                if mailbox or is_over:
                     break
                 try:
                     await asyncio.wait_for(woken.wait(), min(remaining, _LOOK))
                 except TimeoutError:
                     pass
-                current = await state.producers.state(run, principal=principal)
+                current = await state.producers.state(run, principal=principal, epoch=epoch)
     finally:
         state.on_drain.remove(leave)
         unsubscribe()
@@ -299,7 +304,11 @@ async def commands(state: State, request: Request, info: RequestInfo) -> Respons
         release()
     items = [{"number": number, **msgspec.json.decode(data)} for number, data in mailbox]
     page = CommandPage(
-        items, items[-1]["number"] if items else after, current.state, current.cancelled
+        items,
+        items[-1]["number"] if items else after,
+        current.state,
+        current.cancelled,
+        current.epoch,
     )
     page.cancelled = page.cancelled or any(item.get("command") == "cancel" for item in items)
     return json_response(page)
