@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -39,6 +42,28 @@ async def made(log: Store, stream: str = "s", *, count: int = 0, lease: float = 
         records = [b"record %d" % number for number in range(1, count + 1)]
         assert (await log.append(stream, epoch=1, first=1, records=records)).status == "ok"
     return stream
+
+
+def test_a_store_that_is_started_again_is_as_it_was(new_log: NewLog) -> None:
+    """By its owner, and by the application that it is given to: nothing of it stays open then."""
+
+    async def main() -> None:
+        log = new_log()
+        await log.start()
+        await made(log, count=1)
+        await log.start()
+        assert len((await log.read("s")).records) == 1
+        await log.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    gc.collect()
+    threads = set(threading.enumerate())
+    with warnings.catch_warnings(record=True) as unclosed:
+        warnings.simplefilter("always", ResourceWarning)
+        asyncio.run(main())
+        gc.collect()
+    assert [str(one.message) for one in unclosed] == []
+    assert set(threading.enumerate()) <= threads
 
 
 def test_a_new_stream_is_described(new_log: NewLog) -> None:

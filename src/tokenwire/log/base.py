@@ -386,7 +386,8 @@ class Store(Records, Leases, Mailbox, Index, Protocol):
         ...
 
     async def start(self) -> None:
-        """Connect, check, migrate. Raises when the store cannot keep what it promises."""
+        """Connect, check, migrate; nothing where it is started. Raises when the store cannot keep
+        what it promises."""
         ...
 
     async def close(self) -> None:

@@ -84,9 +84,8 @@ class RedisStore:
         self._creations = Creations(
             self._index, self._owner, self._owned, self._expiry.erase, self._keep_soon
         )
-        self._parts = Parts(
-            self._link, self._key, self._owner, self._index, self._expiry, self._owned
-        )
+        parts = self._link, self._key, self._owner, self._index, self._expiry, self._owned
+        self._parts = Parts(*parts)
         self._losses = Losses(self._parts, self._creations, self._tails)
         self._reads = Reads(self._link, self._key, self._losses)
         self._appends = Appends(
@@ -106,8 +105,9 @@ class RedisStore:
         self._appends.set_head(self._head())
 
     async def start(self) -> None:
-        """Connect; refuse a store that evicts, that keeps less than the URL asks for, or where
-        this user may not do what is needed."""
+        """Connect; refuse a store that keeps less than it should, or where a right is lacking."""
+        if self._quiet is not None:
+            return
         await self._link.connect(check_store)
         self.durability = self._link.durability
         name = f"start-{secrets.token_hex(8)}"
@@ -137,8 +137,9 @@ class RedisStore:
         await self._reads.drain()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._quiet is not None:
-            await self._quiet.close()
+        quiet, self._quiet = self._quiet, None
+        if quiet is not None:
+            await quiet.close()
         await self._router.close()
         await self._presence.close()
         await self._link.close()
@@ -323,8 +324,7 @@ class RedisStore:
     # Owners.
 
     async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
-        work = claim(self._parts, log, owner, lease)
-        result: Claim | None = await self._apart(work)
+        result: Claim | None = await self._apart(claim(self._parts, log, owner, lease))
         if result is not None:
             self._tails.forget(log)
         return result

@@ -107,6 +107,8 @@ class SQLiteStore:
 
     async def start(self) -> None:
         """Open the file and its two threads; refuses a file that is not ours or is damaged."""
+        if self._writer is not None and self._reader is not None:
+            return
         await asyncio.to_thread(self._open)
         writer, reader = cast(Writer, self._writer), cast(Reader, self._reader)
         self._writes = JobThread(
