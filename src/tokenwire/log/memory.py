@@ -152,7 +152,7 @@ class MemoryStore:
 
     def tape(self, log: str) -> Tape | None:
         """See `Taped`. Who makes `append_soon` another function is called for every append."""
-        is_ours = getattr(self.append_soon, "__func__", None) is _append_soon
+        is_ours = self.append_soon == _append_soon.__get__(self)
         entry = self._open.get(log) if is_ours else None
         if entry is not None and entry.takers is None:
             entry.takers = tuple(

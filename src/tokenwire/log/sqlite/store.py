@@ -305,7 +305,7 @@ class SQLiteStore:
 
     def tape(self, log: str) -> Spool | None:
         """See `Taped`. Who makes `append_soon` another function is called for every append."""
-        is_ours = getattr(self.append_soon, "__func__", None) is _append_soon
+        is_ours = self.append_soon == _append_soon.__get__(self)
         return self._tails.spool(log) if is_ours else None
 
     def _carry(self, batch: Batch) -> None:
