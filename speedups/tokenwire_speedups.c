@@ -20,7 +20,7 @@
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 9
+#define TWIN 10
 /* That of log/spool.py: both are raised with every change of what `land` or `pack` do. */
 #define SPOOL 3
 
@@ -43,7 +43,7 @@ static inline void ahead(const void *place, Py_ssize_t size)
 
 #define SLOTS(S)                                                                               \
     S(Lane, _account) S(Lane, _bar) S(Lane, _end) S(Lane, _head) S(Lane, _json) S(Lane, _lines)  \
-    S(Lane, _read) S(Lane, _sink) S(Lane, _tape) S(Lane, _template) S(Lane, _text) S(Lane, _times)            \
+    S(Lane, _read) S(Lane, _sink) S(Lane, _source) S(Lane, _tape) S(Lane, _template) S(Lane, _text) S(Lane, _times)            \
     S(Lane, _varies) S(Template, bar) S(Template, head) S(Template, steps) S(Template, tail)   \
     S(Tape, bytes) S(Tape, reader) S(Tape, records) S(Tape, takers) S(Tape, usage)             \
     S(Tape, writer)                                                                            \
@@ -277,10 +277,11 @@ static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several,
 static PyObject *py_several; /* `take_several` in Python */
 static PyObject *str_received, *str_parse;
 static PyObject *str_offer, *str_offer_one, *str_is_closing, *str_data_received, *str_lose, *str_break_down;
+static PyObject *str_delay_acks;
 static PyObject *py_pull; /* `Connection.pull` in Python */
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
 static int64_t most_bytes, most_outstanding, most_text;
-static double most_seconds;
+static double most_seconds, ack_seconds;
 
 /* --- text ------------------------------------------------------------------------------------ */
 
@@ -476,6 +477,7 @@ typedef struct {
     Bytes text;
     double now, mean;
     int64_t size, t, quarters;
+    int is_late; /* and was acknowledged before */
 } Token;
 
 /* `Template.span_in`: 1 with where the text is, 0 where the payload does not fit, -1 for a template
@@ -589,6 +591,7 @@ static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
     token->now = PyFloat_AS_DOUBLE(now);
     fetch_lane(lane);
     double gap = token->now - numbers->now, mean = numbers->mean;
+    token->is_late = gap > ack_seconds && mean < ack_seconds;
     token->mean = mean + (gap - mean) * (gap > mean ? 0.5 : 0.2);
 
     const char *raw = PyBytes_AS_STRING(data);
@@ -1360,6 +1363,16 @@ static PyObject *several(Held *held, PyObject *lane, PyObject *data, Token *toke
     return answer;
 }
 
+/* `Source.delay_acks`; -1 with an error. */
+static int delay_acks(Held *held, PyObject *lane)
+{
+    PyObject *source = hold(held, get(lane, Lane__source));
+    PyObject *seq = hold(held, PyLong_FromLongLong(((Numbers *)lane)->seq));
+    if (source == NULL || seq == NULL)
+        return -1;
+    return hold(held, PyObject_CallMethodOneArg(source, str_delay_acks, seq)) == NULL ? -1 : 0;
+}
+
 static PyObject *received(PyObject *lane, PyObject *data)
 {
     Held held;
@@ -1370,6 +1383,8 @@ static PyObject *received(PyObject *lane, PyObject *data)
     if (found < 0) {
         PyErr_Clear();
         answer = PyObject_CallFunctionObjArgs(py_received, lane, data, NULL);
+    } else if (token.is_late && delay_acks(&held, lane)) {
+        answer = NULL;
     } else if (found == 0) {
         answer = several(&held, lane, data, &token);
     } else if (append(&held, lane, &token, &answer) == 0) {
@@ -1919,6 +1934,7 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     PyObject *now_seal = PyDict_GetItemString(lane_names, "_seal");
     PyObject *bytes_bound = PyDict_GetItemString(lane_names, "_MOST_BYTES");
     PyObject *sum_bound = PyDict_GetItemString(lane_names, "_MOST_OUTSTANDING");
+    PyObject *ack_bound = PyDict_GetItemString(lane_names, "ACK_SECONDS");
     PyObject *seconds_bound = PyDict_GetItemString(lane_names, "_MOST_SECONDS");
     PyObject *now_several = PyDict_GetItemString(lane_names, "take_several");
     PyObject *now_offer = PyDict_GetItemString(lane_names, "offer"), *text_bound = NULL;
@@ -1926,7 +1942,7 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     if (now_offer != NULL && PyFunction_Check(now_offer))
         text_bound = PyDict_GetItemString(PyFunction_GET_GLOBALS(now_offer), "MOST_TEXT");
     if (in_python == NULL || !PyFunction_Check(in_python) || now_pull == NULL || !now_seal || !bytes_bound
-        || !sum_bound || !text_bound || !seconds_bound || !now_one || !now_several || !PyFunction_Check(now_several)
+        || !sum_bound || !text_bound || !seconds_bound || !ack_bound || !now_one || !now_several || !PyFunction_Check(now_several)
         || !PyType_IsSubtype((PyTypeObject *)lane, &Numbers_type)) {
         Py_XDECREF(in_python), Py_XDECREF(now_pull);
         if (!PyErr_Occurred())
@@ -1936,6 +1952,7 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     most_bytes = PyLong_AsLongLong(bytes_bound);
     most_outstanding = PyLong_AsLongLong(sum_bound);
     most_seconds = PyFloat_AsDouble(seconds_bound);
+    ack_seconds = PyFloat_AsDouble(ack_bound);
     most_text = PyLong_AsLongLong(text_bound);
     Py_XSETREF(py_received, in_python);
     Py_XSETREF(py_pull, now_pull);
@@ -2013,7 +2030,7 @@ PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
         {&str_several, "take_several"}, {&str_wait, "wait_for_tick"}, {&str_give, "_give"},
         {&str_received, "received"}, {&str_parse, "parse"},
         {&str_offer, "offer"}, {&str_offer_one, "offer_one"},
-        {&str_is_closing, "is_closing"},
+        {&str_is_closing, "is_closing"}, {&str_delay_acks, "delay_acks"},
         {&str_data_received, "data_received"}, {&str_lose, "_lose"},
         {&str_break_down, "_break_down"},
     };

@@ -183,7 +183,10 @@ def desk(readers: int = 1, *, steps: Any = None) -> Desk:
         failed=lambda error: lane.calls.append(repr(error)),
         wait_for_tick=lambda: lane.calls.append("tick"),
     )
-    lane._source = SimpleNamespace(settle=lambda: lane.calls.append("settle"))
+    lane._source = SimpleNamespace(
+        settle=lambda: lane.calls.append("settle"),
+        delay_acks=lambda seq: lane.calls.append(f"delay after {seq}"),
+    )
     lane._sink = SimpleNamespace(ready=True)
     lane._watch = module.Watch(None, 1.0)  # type: ignore[arg-type]
     lane._pacer = SimpleNamespace(state=lambda: None)

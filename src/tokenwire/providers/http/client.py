@@ -70,6 +70,11 @@ class PushStream(ByteStream, Protocol):
         line end); None, and nothing has changed, otherwise."""
         ...
 
+    def delay_acks(self) -> None:
+        """Let the system acknowledge two reads of the socket together, where it can, until one
+        comes later than it waits for that. Raises nothing."""
+        ...
+
     def settle(self) -> None:
         """End the diversion, and make the `read_express` that waits return None."""
         ...

@@ -12,6 +12,7 @@ reads that wait for their turn (`tokenwire.turns`) are parsed in order, and befo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
@@ -349,6 +350,13 @@ class Connection(asyncio.Protocol):
                 self.diversion = lane
                 return head
         return None
+
+    def delay_acks(self) -> None:
+        """See `providers.http.client.PushStream`."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is not None and sys.platform == "linux":
+            with contextlib.suppress(OSError):  # a socket that has just been closed
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
     def end_diversion(self) -> None:
         """What comes is parsed again, in its turn."""

@@ -64,6 +64,10 @@ class _Connection(Protocol):
         """See `providers.http.client.PushStream`."""
         ...
 
+    def delay_acks(self) -> None:
+        """See `providers.http.client.PushStream`."""
+        ...
+
     def end_diversion(self) -> None:
         """What comes is parsed again."""
         ...
@@ -178,6 +182,10 @@ class Response:
         if waiter is None or waiter.done() or self._error is not None or self._ended:
             return None
         return self._connection.divert(lane, self._pieces, body)
+
+    def delay_acks(self) -> None:
+        """See `providers.http.client.PushStream`."""
+        self._connection.delay_acks()
 
     def settle(self) -> None:
         """End the diversion; a waiting `read_express` returns None."""

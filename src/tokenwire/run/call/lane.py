@@ -33,7 +33,7 @@ from tokenwire.run.call.deadlines import Watch
 from tokenwire.run.call.native import numbers_of, twin_of
 from tokenwire.run.call.pacing import FAST, Pacer
 from tokenwire.run.call.several import Place, last_of, take_several
-from tokenwire.run.call.source import Source
+from tokenwire.run.call.source import ACK_SECONDS, Source
 from tokenwire.run.call.template import Template, is_text, is_written_so, shared, written
 
 __all__ = ["Lane", "Seat", "Switch", "pull_in_python", "received_in_python", "switch", "twin"]
@@ -306,12 +306,13 @@ class Lane(_Near):
         """Take a read whole; False, and nothing has happened, for one that does not fit."""
         now = time.monotonic()
         gap, mean = now - self._now, self._mean
+        if gap > ACK_SECONDS > mean:
+            self._source.delay_acks(self._seq)
         mean += (gap - mean) * (0.5 if gap > mean else 0.2)  # as `Pacer.read`
         length = len(data)
         if length > _MOST_BYTES or not data.startswith(line := self._lines[length]):
             return take_several(self, data, now)
-        start = len(line)
-        size = length - start - 2
+        size = length - (start := len(line)) - 2
         if self._varies:
             text = self._text_in(data, start, length - 2) if data.endswith(b"\r\n") else b""
         elif data.endswith(self._end) and data.startswith(self._head, start):

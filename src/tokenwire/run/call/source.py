@@ -29,6 +29,10 @@ __all__ = ["Source"]
 
 #: Connections after the first that one response may use.
 MOST_REATTACHES = 5
+#: Seconds that Linux waits at least before it acknowledges what it received by itself.
+ACK_SECONDS = 0.04
+#: Events between two delays of acknowledgements, at least.
+READS_BETWEEN_DELAYS = 4
 
 
 class Source:
@@ -36,6 +40,7 @@ class Source:
 
     __slots__ = (
         "_deadlines",
+        "_delayed",
         "_dialect",
         "_http",
         "_inbox",
@@ -63,6 +68,8 @@ class Source:
         self._push: PushStream | None = None
         self._release: Any = None
         self._reattached = 0
+        #: The event before the last read that was late; see `delay_acks`.
+        self._delayed = 0
 
     async def open(self, call: Call) -> ByteStream:
         """Connect, send, and wait for the head."""
@@ -105,7 +112,20 @@ class Source:
     def divert(self, lane: Diversion, body: bytes) -> bytes | None:
         """Give what the socket brings to ``lane`` from now on, where the stream supports it and
         ``body`` was all of a read; see `PushStream.divert`."""
-        return self._push.divert(lane, body) if self._push is not None else None
+        push = self._push
+        line = push.divert(lane, body) if push is not None else None
+        if push is not None and line is not None:
+            push.delay_acks()
+        return line
+
+    def delay_acks(self, seq: int) -> None:
+        """A read, behind the event ``seq``, came later than the system waits with its
+        acknowledgement, which from then on it sends for each read; delay those again. But not soon
+        after the last time: a server that waits for the acknowledgement before it sends more (by
+        Nagle's algorithm) is late because of the delay itself."""
+        if self._push is not None and seq - self._delayed >= READS_BETWEEN_DELAYS:
+            self._push.delay_acks()
+        self._delayed = seq
 
     def settle(self) -> None:
         """End the diversion, and make the `read` that waits return None."""
