@@ -1,5 +1,5 @@
 /* Records of the SQLite log in C: twins of what src/tokenwire/log/sqlite/pages.py does with pages that
-   are whole, and of what writer.py does with a group of records.
+   are whole, of what writer.py does with a group of records, and of what journal.py finds in a row.
 
    Always true: what is returned is what the Python returns. Whatever is not plain is left to the
    Python, before anything happened: another type, a page without a checksum or with another one, a
@@ -14,7 +14,7 @@
 
 #define VERSION "0.1.0"
 /* That of log/sqlite/pages.py: both are raised with every change of what a page is. */
-#define PAGES 2
+#define PAGES 3
 
 #define OFFSET_BITS 32
 #define STREAM_STEP 0x9E3779B1u
@@ -515,6 +515,72 @@ static PyObject *append(PyObject *module, PyObject *arguments)
     return answer;
 }
 
+/* --- what another process appended: journal.py, `records_of` ----------------------------------- */
+
+/* Add a record of the log `name` to `appends`, or NULL for one that is not what it was. */
+static int add_heard(PyObject *appends, PyObject *newest, PyObject *name, uint32_t offset,
+                     PyObject *record)
+{
+    PyObject *last = PyDict_GetItemWithError(newest, name);
+    if (last == NULL && PyErr_Occurred())
+        return -1;
+    if (record != NULL && last != NULL && PyTuple_CheckExact(last) && PyTuple_GET_SIZE(last) == 3
+        && PyList_CheckExact(PyTuple_GET_ITEM(last, 2))) {
+        PyObject *records = PyTuple_GET_ITEM(last, 2);
+        if (small(PyTuple_GET_ITEM(last, 1)) + PyList_GET_SIZE(records) == (int64_t)offset - 1)
+            return PyList_Append(records, record);
+    }
+    if (record == NULL && last != NULL && PyDict_DelItem(newest, name))
+        return -1;
+    PyObject *records = record == NULL ? Py_NewRef(Py_None) : PyList_New(1), *one = NULL;
+    if (record != NULL && records != NULL)
+        PyList_SET_ITEM(records, 0, Py_NewRef(record));
+    if (records != NULL)
+        one = Py_BuildValue("OLN", name, (long long)offset - 1, records);
+    int failed = one == NULL || PyList_Append(appends, one)
+              || (record != NULL && PyDict_SetItem(newest, name, one));
+    Py_XDECREF(one);
+    return failed ? -1 : 0;
+}
+
+/* records_of(numbers, data, readers, appends, newest) */
+static PyObject *records_of(PyObject *module, PyObject *arguments)
+{
+    Py_buffer numbers;
+    PyObject *data, *readers, *appends, *newest, *answer = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*O!O!O!O!", &numbers, &PyBytes_Type, &data, &PyDict_Type,
+                          &readers, &PyList_Type, &appends, &PyDict_Type, &newest))
+        return NULL;
+    const char *at = PyBytes_AS_STRING(data);
+    int64_t room = PyBytes_GET_SIZE(data);
+    for (const char *entry = numbers.buf, *end = entry + numbers.len / 16 * 16; entry < end;
+         entry += 16) {
+        uint32_t words[4]; /* log, offset, length, checksum */
+        memcpy(words, entry, sizeof words);
+        int64_t size = words[2] < room ? words[2] : room; /* a row that is not whole */
+        PyObject *key = words[1] ? PyLong_FromUnsignedLong(words[0]) : NULL, *record = NULL;
+        PyObject *name = key == NULL ? NULL : PyDict_GetItemWithError(readers, key);
+        Py_XDECREF(key);
+        if (name == NULL && PyErr_Occurred())
+            goto end;
+        if (name != NULL) {
+            uint32_t seed = words[0] * STREAM_STEP + words[1] * OFFSET_STEP;
+            int is_whole = ~crc_of(~seed, (const unsigned char *)at, (size_t)size) == words[3];
+            if (is_whole && (record = PyBytes_FromStringAndSize(at, (Py_ssize_t)size)) == NULL)
+                goto end;
+            int failed = add_heard(appends, newest, name, words[1], record);
+            Py_XDECREF(record);
+            if (failed)
+                goto end;
+        }
+        at += size, room -= size;
+    }
+    answer = Py_NewRef(Py_None);
+end:
+    PyBuffer_Release(&numbers);
+    return answer;
+}
+
 /* --- the module -------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
@@ -529,6 +595,9 @@ static PyMethodDef methods[] = {
     {"append", append, METH_VARARGS,
      "append(items, start, heads, due, numbers, records, page, most): the items from `start` on, as\n"
      "`Writer._append_all` does; where the Python has to go on, and the bytes of the records."},
+    {"records_of", records_of, METH_VARARGS,
+     "records_of(numbers, data, readers, appends, newest): what a row of the journal has for some\n"
+     "logs, as `records_of` of journal.py."},
     {"crc32", crc32, METH_VARARGS,
      "crc32(data, value, plain): as that of zlib; `plain`: as other processors do it."},
     {NULL, NULL, 0, NULL},

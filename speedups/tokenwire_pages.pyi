@@ -37,3 +37,11 @@ def append(
     most: int,
     /,
 ) -> tuple[int, int]: ...
+def records_of(
+    numbers: array[int],
+    data: bytes,
+    readers: dict[int, str],
+    appends: list[Any],
+    newest: dict[str, Any],
+    /,
+) -> None: ...

@@ -21,8 +21,8 @@
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
 #define TWIN 10
-/* That of log/spool.py: both are raised with every change of what `land` or `pack` do. */
-#define SPOOL 3
+/* That of log/spool.py: both are raised with every change of what `land`, `hear` or `pack` do. */
+#define SPOOL 4
 
 /* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
    for each line by itself would be most of a token's time here. */
@@ -56,7 +56,8 @@ static inline void ahead(const void *place, Py_ssize_t size)
 /* Bound by themselves, as the lane does not know of them. */
 #define SPOOL_SLOTS(S)                                                                         \
     S(Spool, epoch) S(Spool, landed) S(Spool, log) S(Spool, problem) S(Spool, readers)         \
-    S(Spool, synced) S(Spool, then) S(Reader, check)
+    S(Spool, synced) S(Spool, then) S(Reader, check)                                           \
+    S(Tail, base) S(Tail, bytes) S(Tail, records) S(Tail, takers)
 /* Those of the Redis store's logs: appending/owned.py. */
 #define OWNED_SLOTS(S)                                                                         \
     S(Owned, bytes) S(Owned, epoch) S(Owned, has_readers) S(Owned, noted) S(Owned, permit)     \
@@ -1487,16 +1488,16 @@ static void fetch_spools(PyObject *items, Py_ssize_t i)
     }
 }
 
-/* The records of an item as an offer, which holds them in `held`; 0 where they are not plain ones,
-   or -1 with an error. `keeps`: `Spools.keeps`. */
-static int begin_landed(Offer *offer, Held *held, PyObject *records, Py_ssize_t start,
-                        Py_ssize_t end, int keeps)
+/* `count` records of a list, from number `at` on, behind the offset `start`, as an offer, which holds
+   them in `held`; 0 where they are not plain ones, or -1 with an error. `before`: what a reader must
+   have. */
+static int begin_several(Offer *offer, Held *held, PyObject *records, Py_ssize_t at,
+                         Py_ssize_t count, int64_t start, Bytes before)
 {
     Piece pieces[MOST_PIECES];
-    Py_ssize_t size = 0, last = end - 1;
-    Bytes before = {NULL, 0};
-    for (Py_ssize_t at = start; at < end; at++) {
-        PyObject *record = PyList_GET_ITEM(records, at);
+    Py_ssize_t size = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *record = PyList_GET_ITEM(records, at + i);
         if (!PyBytes_CheckExact(record) || PyBytes_GET_SIZE(record) <= CHECK)
             return 0;
         hold(held, Py_NewRef(record));
@@ -1505,23 +1506,26 @@ static int begin_landed(Offer *offer, Held *held, PyObject *records, Py_ssize_t 
         size += PyBytes_GET_SIZE(record);
         if (text.size == 0 || size >= MOST_RECORD)
             return 0;
-        pieces[at - start] = piece_of(record, text);
+        pieces[i] = piece_of(record, text);
     }
-    if (keeps) {
-        PyObject *one = start > 0 ? PyList_GET_ITEM(records, start - 1) : NULL;
-        if (one == NULL || !PyBytes_CheckExact(one) || PyBytes_GET_SIZE(one) < CHECK)
-            return 0;
-        before = (Bytes){PyBytes_AS_STRING(hold(held, Py_NewRef(one))), CHECK};
-    }
-    if (begin_offer(offer, start + 1, PyList_GET_ITEM(records, last), pieces[0].text))
+    if (begin_offer(offer, start + 1, PyList_GET_ITEM(records, at + count - 1), pieces[0].text))
         return -1;
     offer->before = before;
-    if (last > start) {
-        memcpy(offer->pieces, pieces, (size_t)(end - start) * sizeof *pieces);
-        offer->count = (int)(end - start), offer->record = NULL;
-        Py_SETREF(offer->offset, PyLong_FromSsize_t(end));
+    if (count > 1) {
+        memcpy(offer->pieces, pieces, (size_t)count * sizeof *pieces);
+        offer->count = (int)count, offer->record = NULL;
+        Py_SETREF(offer->offset, PyLong_FromLongLong(start + count));
     }
     return offer->offset == NULL ? -1 : 1;
+}
+
+/* The check of record number `at` of a list, which `held` holds; none where there is none. */
+static Bytes check_in(Held *held, PyObject *records, Py_ssize_t at)
+{
+    PyObject *one = at < 0 ? NULL : PyList_GET_ITEM(records, at);
+    if (one == NULL || !PyBytes_CheckExact(one) || PyBytes_GET_SIZE(one) < CHECK)
+        return (Bytes){NULL, 0};
+    return (Bytes){PyBytes_AS_STRING(hold(held, Py_NewRef(one))), CHECK};
 }
 
 /* Records that are in the store: 1 when their readers have them, 2 when there is more to do with
@@ -1548,7 +1552,11 @@ static int land_one(PyObject *item, long most_landed, int keeps)
         && !number(spool, Spool_landed, &landed) && !number(spool, Spool_synced, &synced)
         && landed == start && end > start && end - start <= MOST_PIECES && start >= 0
         && end <= PyList_GET_SIZE(records)) {
-        done = begin_landed(&offer, &held, records, start, end, keeps);
+        Bytes before = {NULL, 0};
+        if (keeps)
+            before = check_in(&held, records, start - 1);
+        if (!keeps || before.data != NULL)
+            done = begin_several(&offer, &held, records, start, end - start, start, before);
         if (done > 0)
             done = put(spool, Spool_landed, last) || offer_to(&offer, readers)
                        ? -1
@@ -1559,6 +1567,19 @@ static int land_one(PyObject *item, long most_landed, int keeps)
         PyErr_Clear();
     let_go(&held);
     return done;
+}
+
+/* Give the error that is set to `fault`, as `except Exception` does; others stay set. */
+static int tell_fault(PyObject *fault)
+{
+    PyObject *type, *error, *traceback, *done;
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    done = PyObject_CallFunctionObjArgs(fault, error, NULL);
+    Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback), Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 /* land(items, landed, fault, after, most, keeps): what is not a plain record is given to `landed`,
@@ -1577,19 +1598,8 @@ static PyObject *land(PyObject *module, PyObject *arguments)
         if (is_bound)
             fetch_spools(items, i);
         int is_done = is_bound ? land_one(item, most, keeps) : 0;
-        if (is_done < 0) {
-            PyObject *type, *error, *traceback;
-            if (!PyErr_ExceptionMatches(PyExc_Exception)) {
-                Py_DECREF(item);
-                return NULL;
-            }
-            PyErr_Fetch(&type, &error, &traceback);
-            PyErr_NormalizeException(&type, &error, &traceback);
-            done = PyObject_CallFunctionObjArgs(fault, error, NULL);
-            Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback);
-            is_done = done == NULL ? -1 : 2;
-            Py_CLEAR(done);
-        }
+        if (is_done < 0)
+            is_done = tell_fault(fault) ? -1 : 2;
         if (is_done == 0)
             done = PyObject_CallObject(in_python, item);
         else if (is_done == 2)
@@ -1599,6 +1609,148 @@ static PyObject *land(PyObject *module, PyObject *arguments)
         if (is_done != 1 && done == NULL)
             return NULL;
         Py_XDECREF(done);
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- what other processes appended: tail.py, `Tails.hear` --------------------------------------- */
+
+typedef struct {
+    PyObject *tails;
+    Py_ssize_t most, most_bytes;
+    int keeps;
+} Hearing;
+
+/* Whether each record follows the one before, the first one that with the check `before`. */
+static int are_chained(Bytes before, PyObject *records)
+{
+    unsigned char data[MOST_RECORD + CHECK];
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
+        PyObject *record = PyList_GET_ITEM(records, i);
+        char check[CHECK];
+        const char *whole = PyBytes_AS_STRING(record);
+        Py_ssize_t size = PyBytes_GET_SIZE(record) - CHECK;
+        memcpy(data, before.data, CHECK);
+        memcpy(data + CHECK, whole + CHECK, (size_t)size);
+        check_of(data, (size_t)(CHECK + size), check);
+        if (memcmp(check, whole, CHECK) != 0)
+            return 0;
+        before.data = whole;
+    }
+    return 1;
+}
+
+/* Bring what is touched of the appends behind number `i` closer: all of it is cold. */
+static void fetch_tails(const Hearing *hearing, PyObject *appends, Py_ssize_t i)
+{
+    Py_ssize_t left = PyList_GET_SIZE(appends) - i;
+    for (Py_ssize_t n = 3; n >= 1; n--) {
+        PyObject *append = left > n ? PyList_GET_ITEM(appends, i + n) : NULL, *tail, *takers, *port;
+        if (append == NULL || !PyTuple_CheckExact(append) || PyTuple_GET_SIZE(append) != 3
+            || !PyUnicode_CheckExact(PyTuple_GET_ITEM(append, 0)))
+            continue;
+        tail = PyDict_GetItemWithError(hearing->tails, PyTuple_GET_ITEM(append, 0));
+        if (tail == NULL) {
+            PyErr_Clear();
+            continue;
+        }
+        if (n == 3) {
+            ahead(tail, 2 * LINE);
+            continue;
+        }
+        takers = peek(tail, Tail_takers);
+        if (takers == NULL || !PyTuple_CheckExact(takers) || PyTuple_GET_SIZE(takers) == 0)
+            continue;
+        if (n == 2) {
+            AHEAD(PyTuple_GET_ITEM(takers, 0));
+            continue;
+        }
+        PyObject *taker = PyTuple_GET_ITEM(takers, 0);
+        if (!PyTuple_CheckExact(taker) || PyTuple_GET_SIZE(taker) != 3
+            || PyTuple_GET_ITEM(taker, 2) == Py_None)
+            continue;
+        if ((port = peek(PyTuple_GET_ITEM(taker, 2), Reader_port)) != NULL)
+            ahead(port, 2 * LINE);
+    }
+}
+
+/* Records that another process appended: 1 when their readers have them, 0 for what is left to the
+   Python before anything happened, -1 with an error. */
+static int hear_one(const Hearing *hearing, PyObject *append)
+{
+    if (!PyTuple_CheckExact(append) || PyTuple_GET_SIZE(append) != 3)
+        return 0;
+    PyObject *log = PyTuple_GET_ITEM(append, 0), *records = PyTuple_GET_ITEM(append, 2);
+    if (!PyUnicode_CheckExact(log) || !PyList_CheckExact(records)
+        || PyList_GET_SIZE(records) < 1 || PyList_GET_SIZE(records) > MOST_PIECES)
+        return 0;
+    PyObject *tail = PyDict_GetItemWithError(hearing->tails, log);
+    if (tail == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(append, 1));
+    if (start == -1 && PyErr_Occurred())
+        return -1;
+    Held held = {.count = 0};
+    Offer offer = {.offset = NULL, .form = NULL, .chunk = NULL, .check_object = NULL};
+    int64_t base, size;
+    int done = 0;
+    hold(&held, Py_NewRef(tail));
+    PyObject *present = hold(&held, get(tail, Tail_records));
+    PyObject *takers = hold(&held, get(tail, Tail_takers));
+    Py_ssize_t count = PyList_GET_SIZE(records);
+    if (present == NULL || !PyList_CheckExact(present) || takers == NULL || !are_takers(takers)
+        || number(tail, Tail_base, &base) || number(tail, Tail_bytes, &size)
+        || base + PyList_GET_SIZE(present) != start
+        || PyList_GET_SIZE(present) + count > hearing->most)
+        goto end;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (PyBytes_CheckExact(PyList_GET_ITEM(records, i)))
+            size += PyBytes_GET_SIZE(PyList_GET_ITEM(records, i));
+    Bytes before = {NULL, 0};
+    if (hearing->keeps)
+        before = check_in(&held, present, PyList_GET_SIZE(present) - 1);
+    if (size > hearing->most_bytes || (hearing->keeps && before.data == NULL))
+        goto end;
+    done = begin_several(&offer, &held, records, 0, count, start, before);
+    if (done > 0 && hearing->keeps && !are_chained(before, records))
+        done = 0;
+    if (done > 0)
+        done = PyList_SetSlice(present, PyList_GET_SIZE(present), PyList_GET_SIZE(present), records)
+                       || put_number(tail, Tail_bytes, size) || offer_to(&offer, takers)
+                   ? -1
+                   : 1;
+    end_offer(&offer);
+end:
+    if (done == 0 && PyErr_Occurred()) /* an attribute that is not there is for the Python */
+        PyErr_Clear();
+    let_go(&held);
+    return done;
+}
+
+/* hear(appends, tails, in_python, fault, most, most_bytes, keeps): what is not plain is given
+   to `in_python`, an error to `fault`. */
+static PyObject *hear(PyObject *module, PyObject *arguments)
+{
+    PyObject *appends, *in_python, *fault;
+    Hearing hearing;
+    if (!PyArg_ParseTuple(arguments, "O!O!OOnnp", &PyList_Type, &appends, &PyDict_Type,
+                          &hearing.tails, &in_python, &fault, &hearing.most, &hearing.most_bytes,
+                          &hearing.keeps))
+        return NULL;
+    int is_bound = py_offer != NULL && slots[Tail_base].member != NULL;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(appends); i++) {
+        PyObject *append = Py_NewRef(PyList_GET_ITEM(appends, i));
+        if (is_bound)
+            fetch_tails(&hearing, appends, i);
+        int is_done = is_bound ? hear_one(&hearing, append) : 0;
+        if (is_done == 0) {
+            PyObject *done = PyObject_CallObject(in_python, append);
+            is_done = done == NULL ? -1 : 1;
+            Py_XDECREF(done);
+        }
+        Py_DECREF(append);
+        if (is_done < 0 && tell_fault(fault))
+            return NULL;
     }
     Py_RETURN_NONE;
 }
@@ -1998,11 +2150,14 @@ static PyObject *bind_owned(PyObject *module, PyObject *type)
 }
 
 static PyMethodDef methods[] = {
-    {"bind_spool", bind_spool, METH_O, "bind_spool(classes): `Spool` and `Reader` by name."},
+    {"bind_spool", bind_spool, METH_O, "bind_spool(classes): `Spool`, `Tail` and `Reader` by name."},
     {"bind_owned", bind_owned, METH_O, "bind_owned(type): the class of a Redis store's logs."},
     {"land", land, METH_VARARGS,
      "land(items, landed, fault, after, most, keeps): give records that are in the store to their\n"
      "readers, as `Spools.land` does."},
+    {"hear", hear, METH_VARARGS,
+     "hear(appends, tails, in_python, fault, most, most_bytes, keeps): give what other\n"
+     "processes appended to its readers, as `Tails.hear` does."},
     {"pack", pack, METH_VARARGS,
      "pack(items, owned, apart, round, now, publish_seconds, noted_bytes, most_offset): `pack_items`\n"
      "of log/redis/appending/packing.py."},

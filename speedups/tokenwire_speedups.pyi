@@ -21,6 +21,16 @@ def land(
     keeps: bool,
     /,
 ) -> None: ...
+def hear(
+    appends: list[Any],
+    tails: dict[str, Any],
+    in_python: Callable[[str, int, list[bytes] | None], None],
+    fault: Callable[[BaseException], None],
+    most: int,
+    most_bytes: int,
+    keeps: bool,
+    /,
+) -> None: ...
 def pack(
     items: list[Any],
     owned: dict[str, Any],

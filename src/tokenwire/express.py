@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
+from hashlib import blake2b
 from os import write
 from typing import Final, NamedTuple, Protocol
 
@@ -38,6 +39,7 @@ __all__ = [
     "Taken",
     "Tape",
     "Usage",
+    "follows",
     "form_of",
     "give",
     "offer",
@@ -265,6 +267,11 @@ def give(reader: Reader, port: Port, offset: int, chunk: bytes, text: bytes) -> 
         reader.fail(error)
     port.wrote = True
     return True
+
+
+def follows(last: bytes, record: bytes) -> bool:
+    """Whether ``record`` comes directly after the one whose check is ``last``."""
+    return record[:_CHECK] == blake2b(last + record[_CHECK:], digest_size=8).hexdigest().encode()
 
 
 def text_of_delta(json: bytes) -> bytes:

@@ -17,6 +17,7 @@ from tokenwire.log.redis.appending.owned import Owned
 from tokenwire.log.redis.appending.packing import pack, pack_items, unpack_items
 from tokenwire.log.redis.appending.spools import RedisSpools
 from tokenwire.log.spool import Batch, Spool, Spools
+from tokenwire.log.tail import Heard
 from tokenwire.relay.record import Chain
 
 needs_twin = pytest.mark.skipif(spools._native is None, reason="the twin is not installed")
@@ -342,7 +343,7 @@ def test_what_another_process_appends_reaches_readers_like_own_records(
             here.add("a", word)
             record = here.tails._spools["a"].records[offset - 1]
             here.land()
-            there.tails.heard("a", offset, record)
+            there.tails.hear([("a", offset - 1, [record])])
         assert there.seen()[1:] == here.seen()[2:]  # all of the readers
         for desk in (here, there):
             desk.tails.close()
@@ -355,8 +356,130 @@ def test_what_another_process_appends_is_written_by_hand() -> None:
     desk = Desk(keeps=False)
     desk.read("a", 0, takes=True, is_open=True, text=False)
     record = Chain("a").seal_json(JSON % (b"word", 1))
-    desk.tails.heard("a", 1, record)
+    desk.tails.hear([("a", 0, [record])])
     assert desk.readers[0].heard == [FORMS[0].fill(1, record[:16], record[16:], b"word")]
     page = desk.tails.page("a", 0, 9, 999)
     assert page is not None
     assert page.records == [record]
+
+
+# --- what other processes appended ----------------------------------------------------------------
+
+
+def heard_outcome(steps: list[Any], *, keeps: bool, native: Any) -> Any:
+    """What readers of two logs of another process saw. A step: a log, how many records follow, of
+    which text, and what is not as on the plain way."""
+
+    async def main() -> Any:
+        desk = Desk(keeps=keeps)
+        chains = {log: Chain(log) for log in "ab"}
+        tails = dict.fromkeys("ab", 0)
+        for name, *values in steps:
+            if name == "read":
+                desk.read(*values[:2], takes=values[2], is_open=values[3], text=values[4])
+                reader = desk.readers[-1]
+                reader.after, reader.check = tails[values[0]], chains[values[0]].last
+            elif name == "own":  # the reader's process takes the run over, or thinks so
+                log = values[0]
+                tails[log] += 1
+                record = chains[log].seal_json(JSON % (b"own", tails[log]))
+                desk.tails.append(log, 2, tails[log], [record], desk.told.append)
+                desk.land()
+            elif name == "lose":
+                desk.tails.forget(values[0])
+            elif name == "bad wake":
+                desk.tails.subscribe(values[0], lambda: 1 // 0)
+            else:
+                groups: list[Heard] = []
+                for log, count, text, what in values[0]:
+                    start = tails[log]
+                    texts = [text, *(b"%d" % n for n in range(1, count))]
+                    jsons = [JSON % (one, start + n) for n, one in enumerate(texts, 1)]
+                    records = [chains[log].seal_json(json) for json in jsons]
+                    tails[log] += count
+                    if what == "branch":  # as after a failover: none follows the one before
+                        records[0] = b"f" * 16 + records[0][16:]
+                    groups.append((log, start, None if what == "damaged" else records))
+                    if what == "twice":
+                        groups.append(groups[-1])
+                    if what == "hole":
+                        tails[log] += 1
+                desk.tails.hear(groups)
+        pages = [desk.tails.page(log, 0, 999, 1 << 20) for log in "ab"]
+        later = [desk.tails.page(log, tails[log] - 1, 999, 1 << 20) for log in "ab" if tails[log]]
+        found = desk.seen(), pages, later, tails
+        desk.tails.close()
+        return found
+
+    with patch.object(spools, "_native", native):
+        return asyncio.run(main())
+
+
+heard_steps = st.one_of(
+    st.tuples(
+        *(st.just("read"), log_names, st.integers(0, 3), st.booleans(), st.booleans()),
+        st.booleans(),
+    ),
+    st.tuples(
+        st.just("hear"),
+        st.lists(
+            st.tuples(
+                log_names,
+                st.sampled_from([1, 1, 1, 2, 3, 8, 9]),
+                texts,
+                st.sampled_from(["", "", "", "", "branch", "damaged", "twice", "hole"]),
+            ),
+            max_size=4,
+        ),
+    ),
+    st.tuples(st.sampled_from(["own", "lose", "bad wake"]), log_names),
+)
+HEAR = ("hear", [("a", 1, b"word", "")])
+TAKES = ("read", "a", 0, True, True, False)
+
+
+@needs_twin
+@given(st.lists(heard_steps, max_size=30), st.booleans())
+@example([READS[0], HEAR, HEAR, ("hear", [("a", 3, b"word", "")])], False)
+@example([READS[0], HEAR, HEAR, ("hear", [("a", 8, b"word", "")]), HEAR], True)
+@example([READS[0], HEAR, HEAR, ("hear", [("a", 1, b"word", "branch")]), HEAR], True)
+@example([READS[0], HEAR, ("own", "a"), HEAR, ("own", "a")], False)
+@example([READS[0], HEAR, *[("hear", [("a", 9, b"x" * 1100, "")])] * 60, HEAR], False)
+@settings(deadline=None)
+def test_what_others_append_is_told_the_same(steps: list[Any], keeps: bool) -> None:
+    plain = heard_outcome(steps, keeps=keeps, native=None)
+    assert heard_outcome(steps, keeps=keeps, native=spools._native) == plain
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_records_of_others_are_one_write_and_need_no_call_of_their_reader(keeps: bool) -> None:
+    steps = [TAKES, HEAR, HEAR, ("hear", [("a", 3, b"word", "")])]
+    for native in {spools._native, None}:
+        desk, *_ = heard_outcome(steps, keeps=keeps, native=native)
+        after, _, heard, _ = desk[-1]
+        assert after == 5
+        if keeps:  # what is before the first one is not known, so the reader compares
+            first = heard.pop(0)
+            assert first[0] == 1
+            heard.insert(0, b"")
+        assert [chunk.count(b"id: ") for chunk in heard] == [int(not keeps), 1, 3]
+
+
+def test_a_record_that_does_not_follow_is_for_each_reader_to_compare() -> None:
+    steps = [TAKES, HEAR, HEAR, ("hear", [("a", 1, b"word", "branch")])]
+    for native in {spools._native, None}:
+        desk, *_ = heard_outcome(steps, keeps=True, native=native)
+        heard = desk[-1][2]
+        assert isinstance(heard[-2], bytes)
+        assert heard[-1] == (3, b"f" * 16 + JSON % (b"word", 3))
+
+
+def test_a_reader_that_cannot_be_woken_costs_no_other_its_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    steps = [("bad wake", "a"), ("read", "b", 0, True, True, False)]
+    steps += [("hear", [("a", 1, b"word", ""), ("b", 1, b"word", "")])] * 2
+    for native in {spools._native, None}:
+        desk, *_ = heard_outcome(steps, keeps=False, native=native)
+        assert desk[-1][0] == 2
+    assert "the wake-up of a reader failed" in caplog.text

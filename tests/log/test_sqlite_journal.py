@@ -557,7 +557,12 @@ def test_records_of_another_process_come_with_the_wake_up(tmp_path: Path) -> Non
                 arrived.set()
             return True
 
-        mine.subscribe("s", lambda: None, take=take)
+        def wake() -> None:  # several at once
+            page = mine.read_now("s", after=len(taken))
+            for record in page.records if page is not None else ():
+                take(len(taken) + 1, record)
+
+        mine.subscribe("s", wake, take=take)
         mine.subscribe("s", lambda: owners.append(None), appends=False)
         reader = mine._reader
         assert reader is not None

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenwire.log.sqlite.journal import Heard, Hearing, Journal
+from tokenwire.log.sqlite.journal import Hearing, Journal
 from tokenwire.log.sqlite.reader import LOOK_SECONDS, NEW_SECONDS, STEADY_SECONDS, Reader
 from tokenwire.log.sqlite.store import SQLiteStore
+from tokenwire.log.tail import Heard
 
 
 class Busy:
@@ -55,7 +56,12 @@ def test_what_another_process_appends_is_heard_beside_many_commits(tmp_path: Pat
                 offsets.append(offset)
                 return True
 
-            here.subscribe("theirs", lambda: None, take=take)
+            def wake() -> None:  # several at once
+                page = here.read_now("theirs", after=offsets[-1] if offsets else 0)
+                assert page is not None
+                offsets.extend(range(page.first, page.tail + 1))
+
+            here.subscribe("theirs", wake, take=take)
             busy.go_on()
             await until(lambda: busy.count > 20)
             for number in range(1, 21):
@@ -180,13 +186,16 @@ class Telling:
 
     def __init__(self, *awaited: str) -> None:
         self.touched: list[set[int] | None] = []
-        self.heard: list[Heard] = []
+        #: Records by log, each with its offset.
+        self.heard: dict[str, list[tuple[int, bytes]]] = {}
         self.hearing = Hearing(dict.fromkeys(awaited).keys(), self.changed)
 
     def changed(self, touched: set[int] | None, appends: list[Heard]) -> None:
         if touched is None or touched:
             self.touched.append(touched)
-        self.heard += appends
+        for log, start, records in appends:
+            assert records is not None
+            self.heard.setdefault(log, []).extend(enumerate(records, start + 1))
 
 
 async def file_with(folder: Path, *logs: str) -> SQLiteStore:
@@ -214,14 +223,14 @@ def test_what_others_append_is_told_once_in_order_whichever_thread_looks(steps: 
         telling = Telling("a", "b")
         views = journals(store, telling)
         tails = dict.fromkeys("abc", 0)
-        expected: list[Heard] = []
+        expected: dict[str, list[tuple[int, bytes]]] = {}
         for step in [*steps, "look 1", "look 0"]:
             if step in tails:
                 tails[step] += 1
                 record = b"%s %d" % (step.encode(), tails[step])
                 await store.append(step, epoch=1, first=tails[step], records=[record])
                 if step != "c":
-                    expected.append((step, tails[step], record))
+                    expected.setdefault(step, []).append((tails[step], record))
                 continue
             connection, journal = views[int(step[-1])]
             telling.hearing.hear(connection, journal, *journal.catch_up(connection))
@@ -259,7 +268,7 @@ def test_rows_that_nobody_saw_are_told_as_anything_and_those_of_another_thread_a
         assert not is_whole
         telling.hearing.hear(second, slow, commits, is_whole)
         assert telling.touched == []  # the other thread has told what this one missed
-        assert telling.heard == [("a", 1, b"1"), ("a", 2, b"2")]
+        assert telling.heard == {"a": [(1, b"1"), (2, b"2")]}
         await append(3)
         await append(4)
         rows_go()
@@ -267,7 +276,7 @@ def test_rows_that_nobody_saw_are_told_as_anything_and_those_of_another_thread_a
         assert telling.touched == [None]
         await append(5)
         telling.hearing.hear(first, quick, *quick.catch_up(first))
-        assert telling.heard[2:] == [("a", 5, b"5")]
+        assert telling.heard["a"][2:] == [(5, b"5")]
         first.close()
         second.close()
         await store.close()
@@ -292,14 +301,19 @@ def test_a_process_that_commits_tells_what_it_sees_itself(
                 await here.append("mine", epoch=1, first=number, records=[b"x"])
             records: list[bytes] = []
             woken = asyncio.Event()
-            here.subscribe("theirs", woken.set, take=lambda _, record: not records.append(record))
+
+            def wake() -> None:  # several at once
+                page = here.read_now("theirs", after=len(records))
+                assert page is not None
+                records.extend(page.records)
+
+            here.subscribe("theirs", wake, take=lambda _, record: not records.append(record))
             here.subscribe("alone", woken.set, appends=False)
             await there.append("theirs", epoch=1, first=1, records=[b"one"])
             await there.append("theirs", epoch=1, first=2, records=[b"two"])
             assert records == []
             await here.append("mine", epoch=1, first=3, records=[b"x"])
             await until(lambda: records == [b"one", b"two"])
-            assert not woken.is_set()
             await there.command("alone", b"stop")
             await here.append("mine", epoch=1, first=4, records=[b"x"])
             await asyncio.wait_for(woken.wait(), 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 
 from tokenwire.log.base import Appended
 from tokenwire.log.spool import Spool, Spools
-from tokenwire.log.sqlite import pages, writer
+from tokenwire.log.sqlite import journal, pages, writer
 from tokenwire.log.sqlite.heads import Head
 from tokenwire.log.sqlite.pages import cut
 from tokenwire.log.sqlite.schema import checksum
 from tokenwire.log.sqlite.store import SQLiteStore
+from tokenwire.log.tail import Heard
 
 module: Any = pages.native_module()
 needs_twin = pytest.mark.skipif(module is None, reason="the twin is not installed")
@@ -195,3 +197,47 @@ def test_a_plain_group_needs_nothing_of_the_python(tmp_path: Path) -> None:
             await store.close()
 
     asyncio.run(main())
+
+
+entries = st.lists(
+    st.tuples(
+        st.integers(0, 4), st.integers(0, 5), st.binary(max_size=80), st.sampled_from([0, 0, 0, 1])
+    ),
+    max_size=30,
+)
+
+
+@needs_twin
+@given(entries, st.integers(0, 60), st.booleans())
+@settings(max_examples=300)
+def test_what_a_row_has_for_readers_is_that_of_the_python(
+    rows: list[tuple[int, int, bytes, int]], missing: int, is_cut: bool
+) -> None:
+    numbers, data = array("I"), b"".join(record for _, _, record, _ in rows)
+    for sid, offset, record, damage in rows:
+        numbers.extend((sid, offset, len(record), checksum(record, sid, offset) ^ damage))
+    if is_cut:  # of a row that is not whole
+        data = data[:-missing] if missing else data
+    readers = {1: "a", 2: "b", 4: "d"}
+    results = []
+    for found_in in (journal._in_python, module.records_of):
+        before: Heard = "b", 1, [b"x"]
+        appends: list[Heard] = [before]
+        newest: dict[str, Heard] = {"b": before}
+        found_in(numbers, data, readers, appends, newest)
+        results.append((appends, newest, [newest[log] is one for one in appends for log in newest]))
+    assert results[0] == results[1]
+
+
+def test_records_of_a_row_that_follow_each_other_are_together() -> None:
+    records = [("a", 5, b"one"), ("b", 1, b"other"), ("a", 6, b"two"), ("a", 8, b"four")]
+    numbers, sids = array("I"), {"a": 1, "b": 2}
+    for log, offset, record in records:
+        numbers.extend((sids[log], offset, len(record), checksum(record, sids[log], offset)))
+    numbers.extend((1, 0, 0, 0))  # something else happened to it
+    numbers.extend((1, 9, 3, 17))  # not what it was
+    data = b"".join(record for _, _, record in records) + b"bad"
+    for found_in in {journal._in_python, journal.records_of}:
+        appends: list[Any] = []
+        found_in(numbers, data, {1: "a"}, appends, {})
+        assert appends == [("a", 4, [b"one", b"two"]), ("a", 7, [b"four"]), ("a", 8, None)]

@@ -19,9 +19,9 @@ from typing import Any
 from tokenwire import __version__
 from tokenwire.errors import LogError
 from tokenwire.express import Reader, Taker, Tape, Usage, offer_newest, offer_several
-from tokenwire.log.base import Appended, Page, Take, Then, Wake
-from tokenwire.log.tail import Tails
-from tokenwire.log.wakes import Subscription
+from tokenwire.log.base import Appended, Page, Then
+from tokenwire.log.tail import MOST_BYTES as TAIL_BYTES
+from tokenwire.log.tail import MOST_PIECES, MOST_RECORDS, Heard, Tail, Tails
 
 __all__ = [
     "MOST_PIECES",
@@ -45,8 +45,6 @@ MOST_ITEMS = 2048
 MOST_BEFORE = 200_000
 #: Records that a spool keeps after the store has them, before the cache of the log's tail does.
 MOST_LANDED = 64
-#: Records of one log that are given to a reader at once, past its task; of more it reads a page.
-MOST_PIECES = 8
 #: Seconds that a group may take until nothing more is appended by hand, so that the provider of a
 #: run waits for the store.
 STALL_SECONDS = 1.0
@@ -59,9 +57,9 @@ MOST_PACE = 0.015
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16
 
-#: Raised with every change of what `Spools.land` or `pack_items` (`log/redis/appending/packing.py`)
-#: do, here and in the twin (`speedups/`).
-SPOOL = 3
+#: Raised with every change of what `Spools.land`, `Spools.hear` or `pack_items`
+#: (`log/redis/appending/packing.py`) do, here and in the twin (`speedups/`).
+SPOOL = 4
 
 #: What became of an append: None where it is in the log.
 Outcome = Appended | BaseException | None
@@ -166,7 +164,7 @@ def native() -> Any:
     made_for = getattr(module, "__version__", None), getattr(module, "SPOOL", None)
     if made_for != (__version__, SPOOL):
         return None
-    module.bind_spool({"Spool": Spool, "Reader": Reader})
+    module.bind_spool({"Spool": Spool, "Tail": Tail, "Reader": Reader})
     return module
 
 
@@ -215,6 +213,7 @@ class Spools(Tails):
             if first > MOST_BEFORE:
                 return False
             spool = self._spools[log] = Spool(self, log, epoch, first - 1)
+            self._forget_readers(log)
         usage = self.usage
         if (
             spool.epoch != epoch
@@ -452,21 +451,10 @@ class Spools(Tails):
         )
 
     def _forget_readers(self, log: str) -> None:
+        super()._forget_readers(log)
         spool = self._spools.get(log)
         if spool is not None:
             spool.readers = None
-
-    def subscribe(
-        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
-    ) -> Callable[[], bool]:
-        end = super().subscribe(log, wake, appends=appends, take=take)
-        self._forget_readers(log)
-        return end
-
-    def unsubscribe(self, subscription: Subscription) -> bool:
-        is_last = super().unsubscribe(subscription)
-        self._forget_readers(subscription.log)
-        return is_last
 
     def _sync(self, spool: Spool) -> None:
         """The cache of a log's tail gets what has landed."""
@@ -484,14 +472,25 @@ class Spools(Tails):
             self._sync(spool)
         return super().page(log, after, most, most_bytes)
 
-    def heard(self, log: str, offset: int, record: bytes) -> None:
+    def hear(self, appends: list[Heard]) -> None:
+        """See `Tails.hear`; where a reader cannot be woken, the others are."""
+        if _native is not None:
+            bounds = MOST_RECORDS, TAIL_BYTES, self.keeps
+            _native.hear(appends, self._tails, self._hear, self._fault, *bounds)
+            return
+        for append in appends:
+            try:
+                self._hear(*append)
+            except Exception as error:
+                self._fault(error)
+
+    def heard(self, log: str, start: int, records: list[bytes]) -> None:
         spool = self._spools.get(log)
         if spool is not None:
             self._sync(spool)
-        super().heard(log, offset, record)
-
-    def _hand_on(self, log: str, offset: int, record: bytes) -> None:
-        offer_newest(self._readers(log), offset, record)
+        super().heard(log, start, records)
+        if spool is not None:  # which is to be looked at each time
+            self._forget_readers(log)
 
     def forget(self, log: str) -> None:
         spool = self._spools.get(log)

@@ -7,31 +7,46 @@ wake-up.
 
 from __future__ import annotations
 
-from tokenwire.express import Reader, give, text_of_delta
+from tokenwire.express import Reader, Taker, give, offer_newest, offer_several, text_of_delta
 from tokenwire.log.base import Page
 from tokenwire.log.wakes import Subscription, Wakes
 
-__all__ = ["Tails"]
+__all__ = ["MOST_PIECES", "Heard", "Tail", "Tails"]
 
 #: Newest records kept per watched log. A live follower reads within milliseconds of a commit;
 #: one that lags further reads the store.
 MOST_RECORDS = 512
 MOST_BYTES = 64 * 1024
+#: Records of one log that are given to a reader at once, past its task; of more it reads a page.
+MOST_PIECES = 8
 
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16
 
 _NOBODY: list[Subscription] = []
 
+#: What another process appended: the log, the offset before, and the records; None where they are
+#: not what they were.
+Heard = tuple[str, int, list[bytes] | None]
 
-class _Tail:
-    __slots__ = ("base", "bytes", "closed", "records")
+
+class Tail:
+    """The newest records of one log: those behind the offset `base`."""
+
+    __slots__ = ("base", "bytes", "closed", "records", "takers")
 
     def __init__(self, base: int) -> None:
         self.base = base
         self.records: list[bytes] = []
         self.bytes = 0
         self.closed: str | None = None
+        #: Who hears of what other processes append; None when it has to be looked up.
+        self.takers: tuple[Taker, ...] | None = None
+
+
+def _taker(one: Subscription) -> Taker:
+    take = one.take if one.appends else None
+    return one.wake, take, take if isinstance(take, Reader) else None
 
 
 class Tails(Wakes):
@@ -39,8 +54,14 @@ class Tails(Wakes):
     kept while somebody is subscribed."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._tails: dict[str, _Tail] = {}
+        super().__init__(self._forget_readers)
+        self._tails: dict[str, Tail] = {}
+
+    def _forget_readers(self, log: str) -> None:
+        """They are others now."""
+        tail = self._tails.get(log)
+        if tail is not None:
+            tail.takers = None
 
     def unsubscribe(self, subscription: Subscription) -> bool:
         is_last = super().unsubscribe(subscription)
@@ -104,7 +125,7 @@ class Tails(Wakes):
             return
         cache = self._tails.get(log)
         if cache is None or cache.base + len(cache.records) + len(records) < tail:
-            cache = self._tails[log] = _Tail(tail - len(records))
+            cache = self._tails[log] = Tail(tail - len(records))
         new = tail - cache.base - len(cache.records)
         if new > 0:
             added = records[-new:]
@@ -117,19 +138,62 @@ class Tails(Wakes):
             del cache.records[:dropped]
             cache.bytes = sum(map(len, cache.records))
 
-    def heard(self, log: str, offset: int, record: bytes) -> None:
-        """Another process appended ``record``, and the store told us so with it."""
-        cache = self._tails.get(log)
-        if cache is not None and offset <= cache.base + len(cache.records):
+    def hear(self, appends: list[Heard]) -> None:
+        """Other processes appended these, and the store told us so with them."""
+        for append in appends:
+            self._hear(*append)
+
+    def _hear(self, log: str, start: int, records: list[bytes] | None) -> None:
+        """By hand, where they follow what is here: it happens at every token."""
+        if records is None:  # the store says by name what is wrong
+            self.forget(log)
+            self.wake(log)
+            return
+        tail = self._tails.get(log)
+        takers = tail.takers if tail is not None else None
+        size = sum(map(len, records))
+        if (
+            tail is None
+            or takers is None
+            or tail.base + len(tail.records) != start
+            or len(tail.records) + len(records) > MOST_RECORDS
+            or tail.bytes + size > MOST_BYTES
+        ):
+            self.heard(log, start, records)
+            return
+        before = tail.records[-1] if tail.records else None
+        tail.records += records
+        tail.bytes += size
+        self._hand_on(takers, start, records, before)
+
+    def heard(self, log: str, start: int, records: list[bytes]) -> None:
+        """Another process appended ``records`` behind the offset ``start``."""
+        tail = self._tails.get(log)
+        if tail is not None and start < tail.base + len(tail.records):
             self.forget(log)  # the log is shorter than we thought, or was told twice: ask the store
             self.wake(log)
             return
-        self.accepted(log, [record], offset, None)
-        self._hand_on(log, offset, record)
+        is_next = tail is not None and start == tail.base + len(tail.records)
+        before = tail.records[-1] if tail is not None and is_next and tail.records else None
+        self.accepted(log, records, start + len(records), None)
+        takers = tuple(map(_taker, self._all.get(log, _NOBODY)))
+        tail = self._tails.get(log)
+        if tail is not None:
+            tail.takers = takers
+        self._hand_on(takers, start, records, before)
 
-    def _hand_on(self, log: str, offset: int, record: bytes) -> None:
-        """Readers get what another process appended."""
-        self.grown_by(log, offset, record)
+    def _hand_on(
+        self, takers: tuple[Taker, ...], start: int, records: list[bytes], before: bytes | None
+    ) -> None:
+        """Readers get what another process appended behind the record ``before``, where that is
+        known."""
+        if len(records) == 1:
+            offer_newest(takers, start + 1, records[0])
+        elif len(records) <= MOST_PIECES:
+            offer_several(takers, start, records, None)
+        else:
+            for wake, _, _ in takers:
+                wake()
 
     def forget(self, log: str) -> None:
         """Another process touched the log, or its state is in doubt: ask the store."""

@@ -14,6 +14,7 @@ from hashlib import blake2b
 
 from tokenwire.errors import CursorError, StoreDamagedError
 from tokenwire.events.codec import AnyEvent, encode
+from tokenwire.express import follows
 
 __all__ = [
     "CHECK",
@@ -78,11 +79,6 @@ def verify(run: str, records: list[bytes]) -> Chain:
         if record[:CHECK] != last:
             raise StoreDamagedError(f"record {number} of run {run} fails its check", offset=number)
     return Chain(run, last)
-
-
-def follows(last: bytes, record: bytes) -> bool:
-    """Whether ``record`` comes directly after the one whose check is ``last``."""
-    return record[:CHECK] == blake2b(last + record[CHECK:], digest_size=8).hexdigest().encode()
 
 
 def json_of(record: bytes) -> bytes:

@@ -295,7 +295,7 @@ class RedisStore:
     def _touched(self, log: str, message: bytes) -> None:
         word, _, rest = message.partition(b" ")
         if rest and word.isdigit():  # another process appended this record, at this offset
-            self._tails.heard(log, int(word), rest)
+            self._tails.hear([(log, int(word) - 1, [rest])])
             return
         if word == FOLLOW:
             self._presence.add_reader(log)

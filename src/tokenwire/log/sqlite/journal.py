@@ -19,10 +19,11 @@ from collections.abc import Callable, KeysView, Sequence
 from typing import NamedTuple
 
 from tokenwire.errors import StoreDamagedError
-from tokenwire.log.sqlite.pages import pack, page_tail, unpack
-from tokenwire.log.sqlite.schema import checksum, damaged
+from tokenwire.log.sqlite.pages import native_module, pack, page_tail, unpack
+from tokenwire.log.sqlite.schema import OFFSET_STEP, STREAM_STEP, damaged
+from tokenwire.log.tail import Heard
 
-__all__ = ["WIDTH", "Commit", "Entry", "Heard", "Hearing", "Journal", "Row"]
+__all__ = ["WIDTH", "Commit", "Entry", "Hearing", "Journal", "Row", "records_of"]
 
 #: Numbers of one entry: the log's number, offset, length, checksum. Offset 0: no record, but
 #: something else happened to the log (pages were written, it was erased), and the last number is
@@ -31,7 +32,8 @@ WIDTH = 4
 
 #: The rows behind ``?``, each with the number of the first row that is there.
 ROWS = """
-SELECT id, writer, checksum, hashes, entries, length(data), (SELECT min(id) FROM journal)
+SELECT id, writer, checksum, hashes, entries, length(data), (SELECT min(id) FROM journal),
+       CASE WHEN writer <> ? THEN data END
 FROM journal WHERE id > ? ORDER BY id
 """
 
@@ -156,6 +158,8 @@ class Commit(NamedTuple):
     row: Row
     #: The numbers of all logs that it says something of.
     sids: frozenset[int]
+    #: The records of the row, joined; None where they were not asked for.
+    data: bytes | None = None
 
 
 class Journal:
@@ -178,27 +182,29 @@ class Journal:
         self._places.clear()
         self.first, self.last, self.size, self._placed = 1, 0, 0, 0
 
-    def catch_up(self, connection: sqlite3.Connection) -> tuple[list[Commit], bool]:
+    def catch_up(
+        self, connection: sqlite3.Connection, reader: str | None = None
+    ) -> tuple[list[Commit], bool]:
         """The rows that are new, and whether none was missed; else they are all that are there.
-        Raises `StoreDamagedError`."""
-        rows = connection.execute(ROWS, (self.last,)).fetchall()
+        ``reader``: who wants the data of what others wrote as well. Raises `StoreDamagedError`."""
+        rows = connection.execute(ROWS, (reader, self.last)).fetchall()
         if not rows:
             return [], True
         is_whole = rows[0][0] == self.last + 1
         if not is_whole:
             self.clear()
-            rows = connection.execute(ROWS, (0,)).fetchall()
+            rows = connection.execute(ROWS, (None, 0)).fetchall()
             self.first = rows[0][0]
         commits: list[Commit] = []
-        for number, writer, check, hashes, entries, size, _ in rows:
+        for number, writer, check, hashes, entries, size, _, data in rows:
             if not _is_whole(number, check, hashes, entries):
                 self.clear()
                 raise StoreDamagedError(
                     f"row {number} of the journal fails its checksum; the store is damaged"
                 )
             row = self.add(number, unpack(entries), size)
-            commits.append(Commit(number, writer, hashes, row, frozenset(row.sids)))
-        self.drop(rows[0][-1] - 1)
+            commits.append(Commit(number, writer, hashes, row, frozenset(row.sids), data))
+        self.drop(rows[0][6] - 1)
         return commits, is_whole
 
     def add(self, number: int, numbers: array[int], size: int) -> Row:
@@ -334,9 +340,6 @@ class Journal:
         return row[0] if row is not None else b""
 
 
-#: A record of another process: log, offset, and None where it is not what it was.
-Heard = tuple[str, int, bytes | None]
-
 #: Numbers and names of logs that are remembered.
 MOST_NAMES = 50_000
 
@@ -357,6 +360,8 @@ class Hearing:
         self._awaited = awaited
         self._changed = changed
         self._lock = threading.Lock()
+        #: Whether somebody here waited for what another process appended last.
+        self.is_followed = False
         #: The newest row of which readers know.
         self._newest = 0
         self._names: dict[int, str] = {}
@@ -383,12 +388,13 @@ class Hearing:
                 return
             touched: set[int] = set()
             appends: list[Heard] = []
+            newest: dict[str, Heard] = {}
             try:
                 for commit in commits:
                     if commit.number > before and commit.writer != self.identity:
                         if commit.hashes:
                             touched.update(unpack(commit.hashes))
-                        self._hear(connection, journal, commit, appends)
+                        self._hear(connection, journal, commit, appends, newest)
             except BaseException:
                 self._changed(None, [])  # these rows are not told again
                 raise
@@ -397,6 +403,7 @@ class Hearing:
 
     def doubt(self) -> None:
         """The file could not be read: let the readers find out what is wrong, by name."""
+        self.is_followed = False
         self._changed(None, [])
 
     def _hear(
@@ -405,8 +412,10 @@ class Hearing:
         journal: Journal,
         commit: Commit,
         appends: list[Heard],
+        newest: dict[str, Heard],
     ) -> None:
-        """The records of another process's commit that somebody here waits for."""
+        """The records of another process's commit that somebody here waits for, behind those that
+        are in ``appends``. ``newest``: the last of those, by its log."""
         names, awaited, sids = self._names, self._awaited, commit.sids
         if len(names) > MOST_NAMES:
             names.clear()
@@ -414,15 +423,44 @@ class Hearing:
             row = connection.execute("SELECT name FROM stream WHERE sid = ?", (sid,)).fetchone()
             names[sid] = row[0] if row is not None else ""
         if awaited.isdisjoint(map(names.__getitem__, sids)):
+            if sids:
+                self.is_followed = False
             return  # most often: readers are where their runs are
+        self.is_followed = True
         readers = {sid: name for sid in sids if (name := names[sid]) in awaited}
-        data = journal.row_data(connection, commit.number)
-        numbers, position = commit.row.numbers, 0
-        for at in range(0, len(numbers), WIDTH):
-            sid, offset, size, check = numbers[at : at + WIDTH]
-            name = readers.get(sid)
-            if name is not None and offset:
-                record = data[position : position + size]
-                is_whole = checksum(record, sid, offset) == check
-                appends.append((name, offset, record if is_whole else None))
-            position += size
+        data = commit.data
+        if data is None:
+            data = journal.row_data(connection, commit.number)
+        records_of(commit.row.numbers, data, readers, appends, newest)
+
+
+def _in_python(
+    numbers: array[int],
+    data: bytes,
+    readers: dict[int, str],
+    appends: list[Heard],
+    newest: dict[str, Heard],
+) -> None:
+    """Add to ``appends`` what a row (its ``numbers`` and ``data``) has for the logs of ``readers``,
+    by their numbers: what follows what is there already, with it."""
+    position = 0
+    for sid, offset, size, check in zip(*(numbers[at::WIDTH] for at in range(WIDTH)), strict=True):
+        name = readers.get(sid)
+        if name is not None and offset:
+            record = data[position : position + size]
+            seed = (sid * STREAM_STEP + offset * OFFSET_STEP) & 0xFFFFFFFF
+            last = newest.get(name)
+            if zlib.crc32(record, seed) != check:
+                appends.append((name, offset - 1, None))
+                newest.pop(name, None)
+            elif last is not None and last[2] is not None and last[1] + len(last[2]) == offset - 1:
+                last[2].append(record)
+            else:
+                one = newest[name] = name, offset - 1, [record]
+                appends.append(one)
+        position += size
+
+
+_native = native_module()
+#: In C, where that is installed.
+records_of = _in_python if _native is None else _native.records_of

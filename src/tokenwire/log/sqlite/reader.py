@@ -151,8 +151,13 @@ class Reader:
         pause = self._seen_to()
         if pause:
             return pause
+        hearing, connection, journal = self._hearing, self._connection, self._journal
         try:
-            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            if hearing.is_followed and not connection.in_transaction:  # one statement for all
+                commits, is_whole = journal.catch_up(connection, hearing.identity)
+                hearing.hear(connection, journal, commits, is_whole)
+                return None
+            version = connection.execute("PRAGMA data_version").fetchone()[0]
             if version == self._version:
                 return None
             self._version = version
@@ -160,9 +165,9 @@ class Reader:
             try:
                 self._look()
             finally:
-                self._connection.execute("COMMIT")
+                connection.execute("COMMIT")
         except (sqlite3.Error, LogError):
-            self._hearing.doubt()
+            hearing.doubt()
         return None
 
     def _seen_to(self) -> float:

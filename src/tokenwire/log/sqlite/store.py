@@ -33,13 +33,14 @@ from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
 from tokenwire.log.spool import Batch, Spool, Spools
 from tokenwire.log.sqlite.heads import name_hash
-from tokenwire.log.sqlite.journal import Heard, Hearing
+from tokenwire.log.sqlite.journal import Hearing
 from tokenwire.log.sqlite.reader import Reader
 from tokenwire.log.sqlite.schema import connect, explain, prepare
 from tokenwire.log.sqlite.thread import DEADLINE, Job, JobThread
 from tokenwire.log.sqlite.upgrade import migrate
 from tokenwire.log.sqlite.watch import Watch
 from tokenwire.log.sqlite.writer import AppendJob, BatchJob, Maintenance, Writer
+from tokenwire.log.tail import Heard
 
 __all__ = ["SQLiteStore"]
 
@@ -217,14 +218,7 @@ class SQLiteStore:
 
     def _wake_foreign(self, touched: set[int] | None, appends: list[Heard]) -> None:
         tails = self._tails
-        for log, offset, record in appends:
-            if record is not None:
-                tails.heard(log, offset, record)
-            else:
-                tails.forget(log)
-                tails.wake(log)
-        for log in {log for log, _, _ in appends}:
-            tails.grown_elsewhere(log)
+        tails.hear(appends)
         for log in tails.logs() if touched is None else tails.logs_of(touched, name_hash):
             tails.forget(log)
             tails.wake(log)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tokenwire.errors import StoreUnavailableError
-from tokenwire.express import Taker, give, text_of_delta
+from tokenwire.express import Taker, follows, give, offer_several, text_of_delta
 from tokenwire.log.base import Appended
 from tokenwire.log.spool import Batch, Item, Outcome, Spools
 
@@ -42,32 +42,47 @@ class RedisSpools(Spools):
         self._carry = carry
 
     def _offer(self, readers: tuple[Taker, ...], end: int, records: list[bytes]) -> None:
-        record = records[end - 1]
         before = records[end - 2][:_CHECK] if end > 1 else b""
-        check, json = record[:_CHECK], record[_CHECK:]
-        form, chunk, text = None, b"", text_of_delta(json)
-        for wake, take, reader in readers:
-            port = reader.port if reader is not None else None
-            if (
-                reader is not None
-                and port is not None
-                and port.is_open
-                and reader.after == end - 1
-                and reader.check == before
-                and before
-                and text
-            ):
-                if port.form is not form:  # of further readers of this wire it is the same one
-                    form = port.form
-                    chunk = b"" if form is None else form.fill(end, check, json, text)
-                if give(reader, port, end, chunk, text):
-                    reader.check = check
-                    continue
-            if take is None or not take(end, record):
-                wake()
+        _offer_behind(readers, end, records[end - 1], before)
 
-    def _hand_on(self, log: str, offset: int, record: bytes) -> None:
-        self.grown_by(log, offset, record)  # each reader compares checks
+    def _hand_on(
+        self, takers: tuple[Taker, ...], start: int, records: list[bytes], before: bytes | None
+    ) -> None:
+        last = before[:_CHECK] if before is not None else b""
+        checks = [last, *(record[:_CHECK] for record in records[:-1])]
+        is_next = all(follows(check, record) for check, record in zip(checks, records, strict=True))
+        if not is_next:  # a message was lost: each reader looks
+            last = b""
+        if len(records) == 1:
+            _offer_behind(takers, start + 1, records[0], last)
+        else:
+            offer_several(takers, start, records, last)
+
+
+def _offer_behind(takers: tuple[Taker, ...], end: int, record: bytes, before: bytes) -> None:
+    """Offer the record at ``end``, behind the one with the check ``before``; empty where that is
+    not known."""
+    check, json = record[:_CHECK], record[_CHECK:]
+    form, chunk, text = None, b"", text_of_delta(json)
+    for wake, take, reader in takers:
+        port = reader.port if reader is not None else None
+        if (
+            reader is not None
+            and port is not None
+            and port.is_open
+            and reader.after == end - 1
+            and reader.check == before
+            and before
+            and text
+        ):
+            if port.form is not form:  # of further readers of this wire it is the same one
+                form = port.form
+                chunk = b"" if form is None else form.fill(end, check, json, text)
+            if give(reader, port, end, chunk, text):
+                reader.check = check
+                continue
+        if take is None or not take(end, record):
+            wake()
 
 
 class Group:
