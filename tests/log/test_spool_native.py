@@ -77,6 +77,7 @@ def group(logs: list[Log]) -> tuple[list[spools.Item], dict[str, Owned]]:
         items.append((spool, log.first - 1, log.first - 1 + log.count))
         if log.owned is not None:
             owned = owned_of[name] = Owned("me", "nonce", 60.0)
+            owned.lease_start = NOW  # else it is the moment at which it was made
             key = b"$%d\r\n%b:log\r\n" % (len(name) + 4, name.encode())
             owned.lease_start = NOW  # both times the same
             owned.words = (b"both", b"nonce", b"live", "meta", key)
