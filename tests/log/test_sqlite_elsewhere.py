@@ -184,12 +184,35 @@ def test_news_that_somebody_waits_for_comes_with_one_statement(tmp_path: Path) -
     run(tmp_path, case)
 
 
+def test_data_that_another_thread_has_told_is_not_read_again(tmp_path: Path) -> None:
+    async def case(here: SQLiteStore, there: SQLiteStore) -> None:
+        hearing = Hearing({"s": None}.keys(), lambda touched, appends: None)
+        connections = [here._connect(False) for _ in range(2)]
+        journals = Journal(), Journal()
+        for connection, journal in zip(connections, journals, strict=True):
+            journal.catch_up(connection)
+        hearing.begin(journals[0].last)
+        for number in (1, 2):
+            await there.append("s", epoch=1, first=number, records=[b"%d" % number])
+            if number == 1:
+                found = journals[0].catch_up(connections[0])
+                hearing.hear(connections[0], journals[0], *found)
+        commits, _ = journals[1].catch_up(connections[1], hearing)
+        assert [commit.data for commit in commits] == [None, b"2"]
+        for connection in connections:
+            connection.close()
+
+    run(tmp_path, case)
+
+
 def test_a_look_that_fails_is_told_as_anything_and_the_next_one_only_after_another_commit(
     tmp_path: Path,
 ) -> None:
     async def case(here: SQLiteStore, there: SQLiteStore) -> None:
         told: list[Any] = []
-        hearing = Hearing({"s": None}.keys(), lambda touched, appends: told.append((touched, appends)))
+        hearing = Hearing(
+            {"s": None}.keys(), lambda touched, appends: told.append((touched, appends))
+        )
         reader = Reader(lambda: here._connect(False), here.path, hearing=hearing)
         await there.append("s", epoch=1, first=1, records=[b"1"])
         reader.poll()

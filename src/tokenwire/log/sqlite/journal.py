@@ -33,7 +33,7 @@ WIDTH = 4
 #: The rows behind ``?``, each with the number of the first row that is there.
 ROWS = """
 SELECT id, writer, checksum, hashes, entries, length(data), (SELECT min(id) FROM journal),
-       CASE WHEN writer <> ? THEN data END
+       CASE WHEN writer <> ? AND id > ? THEN data END
 FROM journal WHERE id > ? ORDER BY id
 """
 
@@ -183,17 +183,19 @@ class Journal:
         self.first, self.last, self.size, self._placed = 1, 0, 0, 0
 
     def catch_up(
-        self, connection: sqlite3.Connection, reader: str | None = None
+        self, connection: sqlite3.Connection, hearing: Hearing | None = None
     ) -> tuple[list[Commit], bool]:
         """The rows that are new, and whether none was missed; else they are all that are there.
-        ``reader``: who wants the data of what others wrote as well. Raises `StoreDamagedError`."""
-        rows = connection.execute(ROWS, (reader, self.last)).fetchall()
+        ``hearing``: what of them it has not told comes with its data. Raises
+        `StoreDamagedError`."""
+        own = (None, 0) if hearing is None else (hearing.identity, hearing.newest)
+        rows = connection.execute(ROWS, (*own, self.last)).fetchall()
         if not rows:
             return [], True
         is_whole = rows[0][0] == self.last + 1
         if not is_whole:
             self.clear()
-            rows = connection.execute(ROWS, (None, 0)).fetchall()
+            rows = connection.execute(ROWS, (None, 0, 0)).fetchall()
             self.first = rows[0][0]
         commits: list[Commit] = []
         for number, writer, check, hashes, entries, size, _, data in rows:
@@ -363,12 +365,12 @@ class Hearing:
         #: Whether somebody here waited for what another process appended last.
         self.is_followed = False
         #: The newest row of which readers know.
-        self._newest = 0
+        self.newest = 0
         self._names: dict[int, str] = {}
 
     def begin(self, last: int) -> None:
         """Nobody waits for what the rows up to ``last`` say."""
-        self._newest = last
+        self.newest = last
 
     def hear(
         self,
@@ -381,7 +383,7 @@ class Hearing:
         if not commits:
             return
         with self._lock:
-            before, self._newest = self._newest, max(self._newest, commits[-1].number)
+            before, self.newest = self.newest, max(self.newest, commits[-1].number)
             if not is_whole and before + 1 < commits[0].number:
                 self._names.clear()
                 self._changed(None, [])

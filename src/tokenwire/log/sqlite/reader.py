@@ -154,7 +154,7 @@ class Reader:
         hearing, connection, journal = self._hearing, self._connection, self._journal
         try:
             if hearing.is_followed and not connection.in_transaction:  # one statement for all
-                commits, is_whole = journal.catch_up(connection, hearing.identity)
+                commits, is_whole = journal.catch_up(connection, hearing)
                 hearing.hear(connection, journal, commits, is_whole)
                 return None
             version = connection.execute("PRAGMA data_version").fetchone()[0]
