@@ -213,6 +213,22 @@ def test_how_long_one_more_start_would_wait() -> None:
     run_async(main())
 
 
+def test_a_turn_of_seconds_counts_for_those_who_wait_behind_it_and_no_longer() -> None:
+    async def main() -> None:
+        now = 0.0
+        one = Turns(START, clock=lambda: now, cpu=Clock())
+        for crowd in range(3):
+            tasks = [asyncio.create_task(one.start()) for _ in range(4)]
+            await asyncio.sleep(0)
+            assert one.wait_for_start() < 0.01, f"crowd {crowd}, with none of those before in line"
+            while len(one._starts) > 1:
+                await asyncio.sleep(0)
+            now += 60.0  # the program stood still
+            await asyncio.gather(*tasks)
+
+    run_async(main())
+
+
 def test_what_waits_is_late() -> None:
     async def main() -> None:
         now = 100.0

@@ -161,6 +161,10 @@ class Turns:
         if turned is not None:
             self._pace += _NEWEST * ((now - turned[0]) / turned[1] - self._pace)
         self._turned = (now, count) if self._starts else None
+        if not self._starts:
+            # Else a turn of seconds would be the pace for ever: where one that waits is enough to
+            # refuse those behind it, no two wait, and nothing is measured anew.
+            self._pace = _PACE
 
     def _adapt(self) -> None:
         """Make turns smaller after a long one: what a piece costs depends on the machine, the store

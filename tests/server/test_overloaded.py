@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.server import Reading, Site, site, text_of
+from support.server import AS_A, KEYS, Reading, Site, site, text_of
 
 USER = {"role": "user", "content": "x"}
 TEXT = {"role": "user", "parts": [{"type": "text", "text": "x"}]}
@@ -56,6 +56,10 @@ def overload(here: Site) -> None:
         time.sleep(0.01)
 
 
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
 def recover(here: Site) -> None:
     here.app.state.connections.lag = 0.0
 
@@ -90,6 +94,8 @@ def test_a_start_is_refused_in_the_form_of_its_wire(wire: str) -> None:
             assert SENTENCE.fullmatch(text)
         early, late = answers
         assert shape(early.json()) == shape(late.json())
+        usual = {"connection", "date"}
+        assert set(early.headers) - usual == set(late.headers) - usual
         ids = {answer.headers["x-request-id"] for answer in answers}
         again = here.client.post(path, json=body)
         ids.add(again.headers["x-request-id"])
@@ -128,6 +134,33 @@ def test_a_turn_waits_behind_the_one_under_way_and_a_first_one_is_refused() -> N
         assert here.client.post("/v1/runs", json=body | {"prompt": "next"}).status_code == 202
         assert here.client.post("/v1/runs", json=body | {"thread": "t-2"}).status_code == 503
         assert here.runs_started == 1
+
+
+def test_a_turn_waits_whose_conversation_its_token_names() -> None:
+    with site(max_lag=0.25, api_keys=KEYS) as here:
+        path = "/v1/threads/t-1/attach-tokens"
+        answer = here.client.post(path, json={"scopes": ["write"]}, headers=AS_A)
+        token = answer.json()["token"]
+        body = {"prompt": "scenario:stall", "while_busy": "queue"}
+        assert here.client.post("/v1/runs", json=body, headers=AS_A | bearer(token)).is_success
+        overload(here)
+        for headers in (bearer(token), {"x-api-key": token}):
+            answer = here.client.post("/v1/runs", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["thread"]) == (202, "t-1")
+        new = {"prompt": "x"}
+        assert here.client.post("/v1/runs", json=new, headers=AS_A).status_code == 503
+
+
+def test_a_turn_waits_whose_conversation_is_named_in_escapes() -> None:
+    with site(max_lag=0.25) as here:
+        body = {"prompt": "scenario:stall", "thread": "t-1", "while_busy": "queue"}
+        assert here.client.post("/v1/runs", json=body).status_code == 201
+        overload(here)
+        for name in (r"\u0074hread", r"t\u0068read", r"threa\u0064"):
+            text = json.dumps(body).replace("thread", name)
+            headers = {"content-type": "application/json"}
+            answer = here.client.post("/v1/runs", content=text, headers=headers)
+            assert answer.status_code == 202, name
 
 
 def test_health_and_metrics_say_so() -> None:

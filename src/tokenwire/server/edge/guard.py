@@ -42,7 +42,16 @@ from tokenwire.server.tokens.grant import within
 if TYPE_CHECKING:
     from tokenwire.server.state import State
 
-__all__ = ["Guard", "HostCheck", "OriginCheck", "RequestInfo", "parse_json", "request_info"]
+__all__ = [
+    "SAME_ORIGIN",
+    "Guard",
+    "HostCheck",
+    "OriginCheck",
+    "RequestInfo",
+    "dress",
+    "parse_json",
+    "request_info",
+]
 
 _access = logging.getLogger("tokenwire.access")
 #: What a body of JSON is called; both are types that no form of a page can send.
@@ -65,6 +74,8 @@ _HEADERS: list[tuple[bytes, bytes]] = [
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
+#: Of an answer that pages of no other origin may read.
+SAME_ORIGIN: list[tuple[bytes, bytes]] = [(b"cross-origin-resource-policy", b"same-origin")]
 
 
 class HostCheck:
@@ -178,7 +189,7 @@ class Guard:
             if message["type"] != "http.response.start":
                 await metered.body(message)
                 return
-            headers = _dress(message.get("headers", ()), info.id, cors)
+            headers = dress(message.get("headers", ()), info.id, cors)
             name = self.state.request_id_names.get(info.path)
             if name is not None:
                 headers.append((name, info.id.encode("ascii")))
@@ -238,7 +249,7 @@ class Guard:
             if message["type"] == "websocket.close" and not has_answer:
                 raise HTTPException(404)  # no WebSocket has this path
             if message["type"] == "websocket.http.response.start":
-                headers = _dress(message.get("headers", ()), info.id, self.cors(info.headers))
+                headers = dress(message.get("headers", ()), info.id, self.cors(info.headers))
                 message = {**message, "headers": headers}
             has_answer = True
             await send(message)
@@ -300,7 +311,7 @@ class Guard:
         if not self._checks_origin:
             return []  # the application's own middleware says who may read
         if origin is None or _text(origin) not in self.origins.origins:
-            return [(b"cross-origin-resource-policy", b"same-origin")]
+            return SAME_ORIGIN
         return [
             (b"access-control-allow-origin", origin),
             (b"access-control-allow-credentials", b"true"),
@@ -439,9 +450,10 @@ def _replay(info: RequestInfo, receive: Receive) -> Receive:
     return again
 
 
-def _dress(
+def dress(
     headers: Iterable[tuple[bytes, bytes]], request_id: str, cors: list[tuple[bytes, bytes]]
 ) -> list[tuple[bytes, bytes]]:
+    """``headers`` of an answer, with those that every answer has, and ``cors``."""
     response_headers = list(headers)
     present = {name for name, _ in response_headers}
     response_headers += [pair for pair in _HEADERS if pair[0] not in present]

@@ -3,11 +3,11 @@
 A request that goes all the way to be refused takes a third of what a start takes: a server that is
 asked for three times what it can do would do little else. So requests that can be nothing but a new
 run are answered by their connection. All others go their way: a repetition, a resume, a turn of a
-conversation, an approval among messages; and those of a page of another origin, which needs headers
-that the application knows.
+conversation, an approval among messages, all with a token, which may be for a conversation; and
+those of a page of another origin, which needs headers that the application knows.
 
-Always true: a new run that is refused here would be refused there, with the same status, code and
-form; nothing but a new run, or a request that is wrong in itself, is refused.
+Always true: a new run that is refused here would be refused there, with the same status, code, form
+and headers; nothing but a new run, or a request that is wrong in itself, is refused.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ import secrets
 import time
 
 from tokenwire.observe.line_limit import LineLimit
-from tokenwire.server.edge.problems import ErrorForm, error_response
+from tokenwire.server.edge.guard import SAME_ORIGIN, dress
+from tokenwire.server.edge.problems import error_response
+from tokenwire.server.edge.sessions import ATTACH
 from tokenwire.server.process.overload import OverloadedServerError
 from tokenwire.server.state import State
+from tokenwire.server.tokens.tokens import TOKEN
 
 __all__ = ["EarlyRefusals"]
 
@@ -28,6 +31,10 @@ __all__ = ["EarlyRefusals"]
 _PATHS = {b"/v1/runs", b"/v1/chat/completions", b"/v1/messages"}
 #: Headers of requests that may be something else.
 _NOT_WITH = {b"content-encoding", b"expect", b"idempotency-key", b"last-event-id", b"origin"}
+#: Headers that may hold a token, and how tokens begin.
+_CREDENTIALS, _TOKENS = {b"authorization", b"x-api-key"}, (TOKEN.encode(), ATTACH.encode())
+#: What is in a body that names a conversation: letters of a name may be written as escapes.
+_NAMES = (b'"thread"', rb"\u006", rb"\u007")
 #: Seconds for which an answer serves others as well, and so many of each path, with different times
 #: to come again.
 _KEPT_SECONDS, _VARIANTS = 0.1, 16
@@ -52,10 +59,11 @@ class EarlyRefusals:
     ) -> bytes | None:
         """The whole answer to a request, behind which its connection closes; None where the
         application has to answer."""
-        if method != b"POST" or url not in _PATHS or b'"thread"' in body:
+        if method != b"POST" or url not in _PATHS or any(name in body for name in _NAMES):
             return None
-        if any(name in _NOT_WITH for name, _ in headers):
-            return None
+        for name, value in headers:
+            if name in _NOT_WITH or (name in _CREDENTIALS and any(t in value for t in _TOKENS)):
+                return None
         state = self._state
         error = None if state.draining else state.connections.check_overload()
         if error is None:
@@ -66,15 +74,18 @@ class EarlyRefusals:
         key, now = (url, self._count % _VARIANTS), time.monotonic()
         made_at, answer = self._answers.get(key, (-math.inf, b""))
         if now > made_at + _KEPT_SECONDS:
-            answer = _answer(error, state.form_for(url.decode("ascii")))
+            answer = _answer(error, url.decode("ascii"), state)
             self._answers[key] = now, answer
         return answer.replace(_ID, secrets.token_hex(8).encode("ascii"))
 
 
-def _answer(error: OverloadedServerError, form: ErrorForm) -> bytes:
-    response = error_response(error, _ID.decode("ascii"), form)
+def _answer(error: OverloadedServerError, path: str, state: State) -> bytes:
+    request_id = _ID.decode("ascii")
+    response = error_response(error, request_id, state.form_for(path))
+    headers = dress(response.raw_headers, request_id, SAME_ORIGIN)
+    if path in state.request_id_names:
+        headers.append((state.request_id_names[path], _ID))
     lines = [b"HTTP/1.1 503 Service Unavailable"]
-    lines += [name + b": " + value for name, value in response.raw_headers]
-    lines += [b"cache-control: no-store, no-transform", b"x-content-type-options: nosniff"]
-    lines += [b"x-request-id: " + _ID, b"connection: close", b"", b""]
+    lines += [name + b": " + value for name, value in headers]
+    lines += [b"connection: close", b"", b""]
     return b"\r\n".join(lines) + bytes(response.body)
