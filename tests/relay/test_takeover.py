@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -265,6 +267,20 @@ def test_only_a_process_that_is_seen_to_be_dead_is_declared_dead():
     assert may_live(f"another-host:{child.pid}:abcd:{scope}")
     assert may_live(f"{host}:{child.pid}:abcd"), "an owner of an older version"
     assert may_live("no pid at all")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="without /proc")
+def test_a_process_that_its_parent_has_not_asked_about_is_dead():
+    with subprocess.Popen(["sleep", "60"]) as child:
+        host, _, _, scope = new_owner().split(":")
+        owner = f"{host}:{child.pid}:abcd:{scope}"
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        assert may_live(owner), "it only stands still"
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is there until `wait`
+        os.kill(child.pid, 0)
+        assert not may_live(owner)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.redis)])

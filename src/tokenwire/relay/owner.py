@@ -39,6 +39,18 @@ def new_owner() -> str:
     return owner
 
 
+def _is_unreaped(pid: int) -> bool:
+    """Whether the process is dead, and has its number only until its parent asks what became of it,
+    which a parent that is no supervisor may never do."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return False  # the numbers there are those of another namespace
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in (b"Z", b"X")
+
+
 def may_live(owner: str) -> bool:
     """Whether an owner's process may still run; True when this process cannot know."""
     parts = owner.split(":")
@@ -55,5 +67,7 @@ def may_live(owner: str) -> bool:
         return False
     except (OSError, OverflowError):
         return True
+    if int(pid) != os.getpid():
+        return not _is_unreaped(int(pid))
     # Our own number in a name that is not ours: a reused number. A process may hold several names.
-    return int(pid) != os.getpid() or owner in _OWN
+    return owner in _OWN
