@@ -214,3 +214,31 @@ def test_commands_of_a_new_mailbox_are_others_than_those_that_were_lost(
         assert await commands(store, 4) == [(5, b"five")]
 
     run(server.url, case, 2)
+
+
+@pytest.mark.parametrize("new", [1, 2, 3, 5])
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_commands_behind_those_that_a_mailbox_lost_are_new(
+    server: RedisServer, kept: int, new: int
+) -> None:
+    async def case(owner: RedisStore, other: RedisStore) -> None:
+        await owner.create("run-1", owner="a", meta=b"{}")
+        for number in range(3):
+            await other.command("run-1", b"old %d" % number)
+        assert [number for number, _ in await owner.commands("run-1")] == [1, 2, 3]
+        server.ask("RPOP", "tw:{run-1}:commands", str(3 - kept))
+        for number in range(new):
+            await other.command("run-1", b"new %d" % number)
+        found = [(4 + number, b"new %d" % number) for number in range(new)]
+        assert await owner.mailboxes({"run-1": 3}) == {"run-1": found}
+        assert await owner.commands("run-1", after=3) == found, "also once they were read"
+        assert await owner.mailboxes({"run-1": 3 + new}) == {}
+        old = [(4 - kept + number, b"old %d" % number) for number in range(kept)]
+        assert await owner.commands("run-1") == await other.commands("run-1") == [*old, *found]
+        # And once more.
+        server.ask("RPOP", "tw:{run-1}:commands", str(new))
+        assert await owner.commands("run-1", after=3 + new) == []
+        await other.command("run-1", b"last")
+        assert await owner.commands("run-1", after=3 + new) == [(4 + new, b"last")]
+
+    run(server.url, case, 2)

@@ -147,3 +147,37 @@ def waiting_of(runs: Runs, run: str) -> Any:
         return (await runs.fold(run)).waiting
 
     return waiting
+
+
+def test_a_run_can_be_cancelled_behind_commands_that_only_the_mailbox_lost() -> None:
+    """A server that starts again from an older copy has the log and fewer commands of it: those
+    that come then are not those that the run has read."""
+    need_redis()
+
+    async def main(server: RedisServer) -> None:
+        async def answer(_: int, writer: asyncio.StreamWriter) -> None:
+            writer.write(HEAD)
+            writer.write(_said("word "))
+            await asyncio.Event().wait()
+
+        async with raw_provider(answer) as provider:
+            runs = Runs(open_store(server.url), registry=OneModel(provider.url), retry=QUICK)
+            await runs.open()
+            run = (await runs.start(request_of("Hi"), model="m0")).id
+            key = f"tw:{{{run}}}:log"
+            async with asyncio.timeout(40):
+                await until(lambda: "word " in str(server.answer("LRANGE", key, "-1", "-1")))
+                assert server.answer("SAVE") == b"OK"
+                for number in range(3):
+                    await runs.steer(run, f"t{number}", "Shorter")
+                await until(lambda: runs.owned[run].seen_commands == 3)
+                owned = runs.owned[run]
+                server.kill()
+                server.start()
+                await runs.cancel(run)
+                await owned.task
+            assert (await runs.store.describe(run)).closed == "cancelled"
+            await runs.aclose()
+
+    with redis_server("--appendonly", "no") as server:
+        run_async(main(server))

@@ -133,6 +133,12 @@ if operation == 'command' then
   return {'ok'}
 end
 
+-- epoch, the number of the command before the first one: the mailbox has lost some
+if operation == 'renumber' then
+  if owned() == tonumber(ARGV[7]) then redis.call('HSET', meta, 'last_number', ARGV[8]) end
+  return {'ok'}
+end
+
 -- after; answers with the number of the command before the first one
 if operation == 'commands' then
   local state = described()

@@ -46,6 +46,7 @@ from tokenwire.log.redis.read import READ, Reads
 from tokenwire.log.redis.upkeep.counts import counts_of
 from tokenwire.log.redis.upkeep.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
 from tokenwire.log.redis.upkeep.losses import Losses
+from tokenwire.log.redis.upkeep.mailbox import Mailboxes
 from tokenwire.log.redis.upkeep.parts import Parts
 from tokenwire.log.redis.upkeep.quiet import QuietLogs
 from tokenwire.log.redis.upkeep.renewal import Renewals
@@ -86,6 +87,7 @@ class RedisStore:
         )
         parts = self._link, self._key, self._owner, self._index, self._expiry, self._owned
         self._parts = Parts(*parts)
+        self._mailboxes = Mailboxes(self._parts)
         self._losses = Losses(self._parts, self._creations, self._tails)
         self._reads = Reads(self._link, self._key, self._losses)
         self._appends = Appends(
@@ -395,28 +397,16 @@ class RedisStore:
             raise await self._losses.error(log, answer[0])
 
     async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
-        answer = await self._apart(self._owner(log, "commands", after))
-        if answer[0] != "ok":
-            raise await self._losses.error(log, answer[0])
-        return self._numbered(log, answer)
-
-    def _numbered(self, log: str, answer: Any) -> list[tuple[int, bytes]]:
-        """The commands of an answer, numbered; the owner knows the last one, should it be lost."""
-        _, commands, before = answer
-        owned = self._owned.get(log)
-        if owned is not None:
-            owned.last_command = max(owned.last_command, before + len(commands))
-        return list(enumerate(commands, before + 1))
+        status, commands = await self._apart(self._mailboxes.read(log, after))
+        if status != "ok":
+            raise await self._losses.error(log, status)
+        return cast("list[tuple[int, bytes]]", commands)
 
     async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
         async def work() -> dict[str, list[tuple[int, bytes]]]:
-            calls = (self._owner(log, "commands", after) for log, after in places.items())
+            calls = (self._mailboxes.read(log, after) for log, after in places.items())
             answers = zip(places, await gather(calls), strict=True)
-            return {
-                log: self._numbered(log, answer)
-                for log, answer in answers
-                if answer[0] == "ok" and answer[1]
-            }
+            return {log: commands for log, (_, commands) in answers if commands}
 
         return await self._apart(work())
 

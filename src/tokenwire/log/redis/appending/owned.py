@@ -32,6 +32,7 @@ class Owned:
     __slots__ = (
         "announced_at",
         "bytes",
+        "checks",
         "created",
         "epoch",
         "has_readers",
@@ -84,8 +85,10 @@ class Owned:
         self.published_bytes = size
         #: When its lease began, by `clock`; it lasts for `lease` seconds.
         self.lease_start = clock()
-        #: The number of the last command that this process has read.
+        #: The number of the last command that this process has read, and by number what tells each
+        #: from others.
         self.last_command = 0
+        self.checks: dict[int, bytes] = {}
         #: When its idempotency key and its documents were kept alive last; monotonic seconds.
         self.refreshed = time.monotonic()
         self.words: Words | None = None
