@@ -59,7 +59,7 @@ def crowd(program: str, tree: Path, given: argparse.Namespace, streams: int) -> 
     )
 
 
-def main() -> None:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", default="200,400,800,1600")
     parser.add_argument("--seconds", type=float, default=3.0)
@@ -68,7 +68,11 @@ def main() -> None:
     parser.add_argument("--in-time", type=int, default=100, help="milliseconds of delay")
     parser.add_argument("--against", type=Path, help="another checkout of this project")
     parser.add_argument("--native", action="store_true", help="with the lane in C")
-    given = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    given = arguments()
     if shutil.which("gcc") is None:
         print("skipped: gcc is not installed, and the crowd is a C program")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import shutil
@@ -137,7 +136,7 @@ def test_readers_of_one_block_are_counted_with_the_cpu_they_cost(programs):
 
 
 def test_a_crowd_is_served_and_described(programs):
-    given = argparse.Namespace(seconds=0.5, native=False)
+    given = crowd.arguments(["--seconds", "0.5"])
     line = crowd.crowd(programs["crowd"], crowd.ROOT, given, 4)
     assert line.split()[:3] == ["0", "(", "0)"]
     assert line.split()[3] == "4"  # each has a first token
