@@ -120,7 +120,10 @@ def test_the_socket_of_an_answer_acknowledges_later(loop):
         listener = socket.create_server(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         asking = asyncio.ensure_future(pool.request("POST", address, {}, b"{}"))
-        peer, _ = await asyncio.get_running_loop().run_in_executor(None, listener.accept)
+        loop = asyncio.get_running_loop()
+        peer, _ = await loop.run_in_executor(None, listener.accept)
+        # An answer that is read before the request is written ends the connection.
+        assert await loop.run_in_executor(None, peer.recv, 65536)
         peer.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         response = await asking
         sock = response._connection._transport.get_extra_info("socket")  # type: ignore[union-attr]
