@@ -202,6 +202,9 @@ def test_a_start_that_fails_or_repeats_leaves_no_note(tmp_path: Any) -> None:
             with pytest.raises(KeyReusedError):
                 await runs.start(asked("other"), model="job", key="k")
             await until(lambda: told)
+            async with asyncio.timeout(60):
+                while await runs.store.documents("on-end"):
+                    await asyncio.sleep(0.02)
             await asyncio.sleep(0.3)
             assert len(told) == 1
             assert await runs.store.documents("on-end") == {}

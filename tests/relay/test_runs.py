@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 import tokenwire
+from support.answers import chunk, sse
+from support.raw_provider import HEAD, chunked, raw_provider
 from support.redis import redis_server
 from support.spine import read_all, relay, request_of, run_async, simulator
 from tokenwire.agents.load import agents_of
@@ -249,15 +251,27 @@ class SlowReads(MemoryStore):
 
 
 def test_a_snapshot_of_a_run_at_work_ends_at_its_own_cursor():
+    due = asyncio.Event()
+
+    async def answer(_: int, writer: asyncio.StreamWriter) -> None:
+        for word in range(20):
+            if not word % 4:  # one snapshot at least is of each of these moments
+                await due.wait()
+                due.clear()
+            head = b"" if word else HEAD
+            writer.write(head + chunked(sse([chunk({"content": f"{word} "})])))
+            await writer.drain()
+        writer.write(chunked(sse([chunk(reason="stop"), "[DONE]"])) + b"0\r\n\r\n")
+        await asyncio.Event().wait()
+
     async def main():
-        async with (
-            simulator(rate=500.0) as server,
-            relay(server, log=SlowReads()) as runs,
-        ):
-            info = await runs.start(request_of("scenario:text"), model="m0")
+        async with raw_provider(answer) as provider, relay(provider, log=SlowReads()) as runs:
+            info = await runs.start(request_of("Count"), model="m0")
             snapshots = []
             while not snapshots or snapshots[-1].state == "running":
                 snapshots.append(await runs.snapshot(info.id))
+                if len(snapshots) < 2 or snapshots[-1].message.text != snapshots[-2].message.text:
+                    due.set()
                 await asyncio.sleep(0.01)
             events = await read_all(runs, info.id)
             texts = {snapshot.message.text for snapshot in snapshots}

@@ -73,12 +73,13 @@ async def until_text(runs, run):
 
 def test_another_worker_goes_on_and_a_reader_sees_one_answer(tmp_path):
     async def main():
-        async with simulator(rate=400.0) as server:
+        async with simulator(rate=2.0) as server:
             first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
             info = await first.start(request_of("scenario:text"), model="m0")
             seen = await until_text(first, info.id)
             second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b")
             reader = asyncio.create_task(read_all(second, info.id, after=seen[-1][0]))
+            server.settings = replace(server.settings, rate=0.0)  # for whoever asks next
             crashed(first)
             rest = await asyncio.wait_for(reader, 60)
             events = [e for _, e in seen + rest]
@@ -106,11 +107,12 @@ def test_another_worker_goes_on_and_a_reader_sees_one_answer(tmp_path):
 
 def test_a_dead_worker_whose_clock_was_ahead_holds_its_run_no_longer_than_a_lease(tmp_path):
     async def main():
-        async with simulator(rate=400.0) as server:
+        async with simulator(rate=2.0) as server:
             place, ahead = tmp_path / "log.db", lambda: time.time() + 3600.0
             first = await opened(server, place, owner="far:1:a", take_over=False, clock=ahead)
             info = await first.start(request_of("scenario:text"), model="m0")
             await until_text(first, info.id)
+            server.settings = replace(server.settings, rate=0.0)  # for whoever asks next
             crashed(first)
             second = await opened(server, place, owner="far:2:b")
             events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 60)]
@@ -531,7 +533,7 @@ def test_an_answer_in_the_last_moment_counts(tmp_path):
 
 def test_taken_over_runs_are_counted(tmp_path):
     async def main():
-        async with simulator(rate=60.0) as server:
+        async with simulator(rate=2.0) as server:
             first = process_on(f"sqlite:{tmp_path}/log.db", server)
             await first.open()
             info = await first.start(request_of("scenario:text"), model="m0", principal="ann")
@@ -593,7 +595,7 @@ def test_a_foreign_run_is_described_by_its_newest_records(tmp_path):
     reads = []
 
     async def main():
-        async with simulator(rate=400.0) as server:
+        async with simulator(rate=2.0) as server:
             first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
             second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b", models=[])
             read = second.store.read

@@ -14,6 +14,7 @@ import pytest
 from support.conversation import THREAD, Device, HeldModel, device, until
 from support.redis import redis_server
 from support.spine import run_async
+from support.waiting import unread_mailboxes
 from tokenwire import RunContext, agent
 from tokenwire.agents.load import agents_of
 from tokenwire.errors import ConflictError
@@ -22,7 +23,6 @@ from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
 from tokenwire.relay.conversation.errors import ThreadBusyError
-from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.waiting.links import Links
 from tokenwire.tools.registry import tool
 
@@ -152,13 +152,8 @@ def test_steer_is_refused_and_nothing_of_it_is_left(
 
 
 @pytest.mark.parametrize("model", ["held", "cleaner"])
-def test_an_approval_after_a_cancel_is_none(
-    opener: Callable[[], Store], model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_approval_after_a_cancel_is_none(opener: Callable[[], Store], model: str) -> None:
     """The owner has not looked at its mailbox yet: whoever approves then is not told success."""
-
-    async def nothing(owned: OwnedRun) -> bool:
-        return False
 
     async def main() -> None:
         deeds = Deeds()
@@ -169,8 +164,7 @@ def test_an_approval_after_a_cancel_is_none(
             (approval,) = [t.approval_id for t in fold.tools.values()]
             links = Links(two.runs)
             link = await links.make(run, approval or "", principal="")
-            with monkeypatch.context() as patch:
-                patch.setattr(OwnedRun, "check_commands", nothing)
+            with unread_mailboxes():
                 await two.runs.cancel(run)
                 with pytest.raises(ConflictError):
                     await two.runs.approve(run, approval or "", approved=True)

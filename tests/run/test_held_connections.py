@@ -292,7 +292,9 @@ def test_a_connection_whose_body_ends_a_moment_after_the_marker_is_used_again() 
             for _ in range(3):
                 async with ask("hi", url, http=lambda: http, own_http=False) as run:
                     await run.result()
-                await asyncio.sleep(0.2)
+                async with asyncio.timeout(60):
+                    while len(http._pool) > sum(map(len, http._pool._idle.values())):
+                        await asyncio.sleep(0.01)
             assert len(answered) == 3
             assert len(connections) == 1
             await http.aclose()

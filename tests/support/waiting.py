@@ -6,18 +6,20 @@ import asyncio
 import functools
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from support.agents import LEASE, asked
 from tokenwire import Runs, open_store, tool
 from tokenwire.events import model as m
 from tokenwire.relay.description import RunInfo
+from tokenwire.relay.owned import OwnedRun
 from tokenwire.testing import ScriptedModel, call
 from tokenwire.tools.registry import ToolSet
 
-__all__ = ["Errand", "Mail", "begin", "process", "until", "waits"]
+__all__ = ["Errand", "Mail", "begin", "process", "unread_mailboxes", "until", "waits"]
 
 _numbers = itertools.count()
 
@@ -101,6 +103,14 @@ async def waits(runs: Runs, run: str, *, principal: str = "") -> str:
     finally:
         follower.close()
     raise AssertionError("it did not wait")
+
+
+@contextmanager
+def unread_mailboxes() -> Iterator[None]:
+    """No run receives a command meanwhile: neither when one wakes it, nor when its process looks,
+    which it does every few seconds, at a moment that no test knows."""
+    with patch.object(OwnedRun, "deliver", lambda *_: False):
+        yield
 
 
 async def until(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from support.agents import crash, events_of
-from support.waiting import Errand, Mail, begin, process, until
+from support.waiting import Errand, Mail, begin, process, unread_mailboxes, until
 from tokenwire.errors import ConflictError
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
@@ -26,7 +26,6 @@ from tokenwire.relay.commands import (
     expiry,
     is_expiry,
 )
-from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.waiting.inbox import Inbox
 from tokenwire.relay.waiting.links import Links
@@ -217,7 +216,7 @@ async def test_an_answer_after_the_last_reader_left_is_refused(every_url: str) -
     async with process(every_url, mail) as runs:
         info, approval = await begin(runs, on_disconnect="stop:600")
         owned = runs.owned[info.id]
-        with patch.object(OwnedRun, "check_commands", lambda _: never()):
+        with unread_mailboxes():
             owned.cancel_soon(m.Control(command="cancel", by="on_disconnect"))
             await until(lambda: has_command(runs, info.id))
             with pytest.raises(ConflictError, match="cancelled"):
@@ -225,10 +224,6 @@ async def test_an_answer_after_the_last_reader_left_is_refused(every_url: str) -
         await owned.check_commands()
         state = fold(await events_of(runs, info.id))
         assert (state.outcome, mail.sent) == ("cancelled", [])
-
-
-async def never() -> bool:
-    return False
 
 
 async def has_command(runs: Runs, run: str) -> bool:

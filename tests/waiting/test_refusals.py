@@ -6,18 +6,16 @@ reply to its own answer takes such a refusal for that answer.
 
 from __future__ import annotations
 
-from unittest.mock import patch
 
 import pytest
 
 from support.agents import events_of
-from support.waiting import Errand, Mail, begin, process, until
+from support.waiting import Errand, Mail, begin, process, unread_mailboxes, until
 from tokenwire.errors import ConflictError, TokenwireError
 from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
 from tokenwire.relay import commands
 from tokenwire.relay.commands import check_first, check_taken, encode_command, tool_answer
-from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.runs import Runs
 from tokenwire.run.expiry import EXPIRED
 
@@ -58,12 +56,8 @@ async def test_a_cancel_that_the_run_has_not_taken_is_a_reason(way: str) -> None
         info, pending = await begin(runs)
         cancel = encode_command(m.Control(command="cancel"))
         await runs.store.command(info.id, cancel)
-        with patch.object(OwnedRun, "check_commands", lambda _: never()):
+        with unread_mailboxes():
             assert await refusal(runs, info.id, pending, way) == "run_ended"
-
-
-async def never() -> bool:
-    return False
 
 
 async def test_an_approval_that_expired_is_refused_as_expired_ever_after() -> None:
