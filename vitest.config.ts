@@ -11,6 +11,8 @@ export default defineConfig({
   test: {
     testTimeout: 60000,
     hookTimeout: 60000,
+    expect: { poll: { timeout: 30000 } },
+    setupFiles: [path("patience.ts")],
     maxWorkers: 4, // tests wait more than they compute
     projects: [
       {

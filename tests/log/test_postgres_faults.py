@@ -66,7 +66,7 @@ def test_kill_9_and_restart_lose_nothing(server: PostgresServer, url: str) -> No
 
 def test_a_stopped_server_is_waited_for_and_then_named(server: PostgresServer, url: str) -> None:
     async def main() -> None:
-        async with opened(url) as patient, opened(url + "&timeout=0.8") as log:
+        async with opened(url) as patient, opened(url + "&timeout=2") as log:
             await patient.create("s", owner="me", lease=60)
             server.signal_all(signal.SIGSTOP)
             try:

@@ -57,19 +57,22 @@ def test_kill_9_and_restart_with_an_append_only_file(server: RedisServer, fsync:
 
 
 def test_a_stopped_server_is_waited_for_and_then_named(server: RedisServer) -> None:
-    async def case(log: Store) -> None:
-        await log.create("s", owner="me", lease=60)
-        server.signal(signal.SIGSTOP)
-        try:
-            with pytest.raises(StoreUnavailableError):
-                await log.append("s", epoch=1, first=1, records=[b"1"])
-        finally:
-            server.signal(signal.SIGCONT)
-        done = await log.append("s", epoch=1, first=1, records=[b"1"])
-        assert (done.status in ("ok", "duplicate"), done.tail) == (True, 1)
-        assert (await log.read("s")).records == [b"1"]
+    async def case(patient: Store) -> None:
+        await patient.create("s", owner="me", lease=60)
+        async with opened(server.url + "?timeout=2") as log:
+            server.signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(StoreUnavailableError):
+                    await log.append("s", epoch=1, first=1, records=[b"1"])
+                waiting = asyncio.create_task(patient.append("s", epoch=1, first=1, records=[b"1"]))
+                await asyncio.sleep(0.1)
+            finally:
+                server.signal(signal.SIGCONT)
+            done = await waiting
+            assert (done.status in ("ok", "duplicate"), done.tail) == (True, 1)
+            assert (await log.read("s")).records == [b"1"]
 
-    run(server.url + "?timeout=0.6", case)
+    run(server.url + "?timeout=60", case)
 
 
 @pytest.mark.parametrize("lost", ["tail", "stream", "claim"])

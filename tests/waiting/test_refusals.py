@@ -6,7 +6,6 @@ reply to its own answer takes such a refusal for that answer.
 
 from __future__ import annotations
 
-
 import pytest
 
 from support.agents import events_of

@@ -207,8 +207,8 @@ describe("the AI SDK's transport", () => {
     await expect(asked).rejects.toMatchObject({ name: "AbortError" });
     server.open();
     await expect.poll(() => server.runs.length).toBe(1);
-    await new Promise((done) => setTimeout(done, 50));
-    expect(server.cancelled).toEqual(onStop === "cancel" ? [nameOf(1)] : []);
+    await new Promise((done) => setTimeout(done, 50)); // for a cancel that should not be
+    await expect.poll(() => server.cancelled).toEqual(onStop === "cancel" ? [nameOf(1)] : []);
   });
 
   it.each(["cancel", "detach"] as const)("of a stream that was resumed, onStop: %s", async (onStop) => {
@@ -222,8 +222,8 @@ describe("the AI SDK's transport", () => {
     await reader.read();
     life.abort();
     for (let done = false; !done; ) done = (await reader.read()).done;
-    await new Promise((done) => setTimeout(done, 50));
-    expect(server.cancelled).toEqual(onStop === "cancel" ? [nameOf(1)] : []);
+    await new Promise((done) => setTimeout(done, 50)); // for a cancel that should not be
+    await expect.poll(() => server.cancelled).toEqual(onStop === "cancel" ? [nameOf(1)] : []);
   });
 });
 
@@ -232,10 +232,13 @@ describe("TanStack AI's connection", () => {
     new TokenwireConnection({ client: server.client(), ...options });
   const question = [{ role: "user" as const, content: "Hi" }];
   const context = (runId: string) => ({ threadId: "thread-1", runId }) as never;
-  const read = async (chunks: AsyncIterable<unknown>, most = Infinity) => {
+  const read = async (chunks: AsyncIterable<unknown>, most = Infinity, onChunk = () => {}) => {
     let seen = 0;
     try {
-      for await (const _ of chunks) if (++seen >= most) break;
+      for await (const _ of chunks) {
+        onChunk();
+        if (++seen >= most) break;
+      }
     } catch {
       // An abort.
     }
@@ -264,12 +267,13 @@ describe("TanStack AI's connection", () => {
   it.each(["cancel", "detach"] as const)("of a run that was joined, onAbort: %s", async (onAbort) => {
     await read(open().connect(question, undefined, undefined, context("one")), 1);
     const life = new AbortController();
-    const reading = read(open({ onAbort }).joinRun(nameOf(1), life.signal));
-    await new Promise((done) => setTimeout(done, 100));
+    const onChunk = vi.fn();
+    const reading = read(open({ onAbort }).joinRun(nameOf(1), life.signal), Infinity, onChunk);
+    await expect.poll(() => onChunk.mock.calls.length).toBeGreaterThan(0);
     life.abort();
     await reading;
-    await new Promise((done) => setTimeout(done, 50));
-    expect(server.cancelled).toEqual(onAbort === "cancel" ? [nameOf(1)] : []);
+    await new Promise((done) => setTimeout(done, 50)); // for a cancel that should not be
+    await expect.poll(() => server.cancelled).toEqual(onAbort === "cancel" ? [nameOf(1)] : []);
   });
 
   it("during the start, onAbort: cancel", async () => {
