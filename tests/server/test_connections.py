@@ -314,7 +314,7 @@ def test_one_answer_larger_than_the_budget_is_given() -> None:
         path = stream_of(here, 4 << 20)
         answer = here.client.get(path, headers={"authorization": f"Bearer {KEY_A}"})
         assert answer.content == b"x" * (4 << 20)
-        assert here.app.state.budget.waiting("principal ann") == 0
+        until_true(lambda: here.app.state.budget.waiting("principal ann") == 0)
 
 
 def test_an_unread_answer_waits_outside_of_the_transport() -> None:

@@ -202,8 +202,8 @@ def test_a_reader_of_a_durable_stream_is_one_as_well() -> None:
 
 
 def test_between_two_polls_of_a_durable_stream_nobody_has_left() -> None:
-    with site(durable_streams="read", long_poll_timeout=0.2) as here:
-        here.app.state.runs.worker.readers.return_seconds = 1.0
+    with site(durable_streams="read", long_poll_timeout=0.8) as here:
+        here.app.state.runs.worker.readers.return_seconds = 3.0  # the polls take longer together
         run = here.start("scenario:stall", on_disconnect="stop")
         offset = "-1"
         for _ in range(4):

@@ -7,7 +7,6 @@ import http.server
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from support.free_ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "whsec_" + "a2tr" * 11
@@ -116,12 +117,6 @@ class Hook:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def until(condition: Callable[[], Any]) -> Any:
