@@ -181,3 +181,33 @@ def test_a_run_can_be_cancelled_behind_commands_that_only_the_mailbox_lost() -> 
 
     with redis_server("--appendonly", "no") as server:
         run_async(main(server))
+
+
+def test_a_question_that_was_lost_is_written_again_while_the_run_waits() -> None:
+    """A server that starts again from an older copy has the log without its end; the run has
+    nothing to append that would find out."""
+    need_redis()
+
+    async def main(server: RedisServer) -> None:
+        async with (
+            simulator() as model,
+            relay(model, log=open_store(server.url), tools=[delete_file], lease=3.0) as runs,
+        ):
+            run = (await runs.start(request_of("scenario:approval"), model="m0")).id
+            key = f"tw:{{{run}}}:log"
+            [approval] = await until(waiting_of(runs, run))
+            tail = runs.owned[run].producer.tail
+            assert server.answer("LTRIM", key, "0", "3") == b"OK"
+            assert server.answer("SAVE") == b"OK"
+            server.kill()
+            server.start()
+            await until(lambda: server.answer("LLEN", key) == tail, seconds=30)
+            owned = runs.owned[run]
+            async with relay(model, log=open_store(server.url)) as door:
+                await door.approve(run, approval, approved=True)
+                await owned.task
+                fold = await door.fold(run)
+            assert [call.approved for call in fold.tools.values()] == [True]
+
+    with redis_server("--appendonly", "no") as server:
+        run_async(main(server))

@@ -17,6 +17,7 @@ from tokenwire.log.lane import Lane
 from tokenwire.log.postgres.link import Connection, Link
 from tokenwire.log.postgres.names import to_text
 from tokenwire.log.postgres.schema import quoted
+from tokenwire.log.read_commands import ReadCommands
 from tokenwire.log.tail import Tails
 
 __all__ = ["Appends", "Heads", "Item", "Owned", "missing", "nonce"]
@@ -47,7 +48,18 @@ def missing(state: str) -> TokenwireError:
 class Owned:
     """A log that this process created or claimed: enough to put it back after a failover."""
 
-    __slots__ = ("claim", "epoch", "key", "key_hash", "lease", "meta", "nonce", "owner", "thread")
+    __slots__ = (
+        "claim",
+        "commands",
+        "epoch",
+        "key",
+        "key_hash",
+        "lease",
+        "meta",
+        "nonce",
+        "owner",
+        "thread",
+    )
 
     def __init__(
         self,
@@ -71,6 +83,8 @@ class Owned:
         self.thread = thread
         self.key = key
         self.key_hash = key_hash
+        #: The commands that this process has read.
+        self.commands = ReadCommands()
 
 
 class Heads:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tokenwire.log.base import LogInfo
 from tokenwire.log.postgres.names import from_text
 
-__all__ = ["info_of"]
+__all__ = ["info_of", "split"]
 
 
 def info_of(row: Any) -> LogInfo:
@@ -24,3 +25,12 @@ def info_of(row: Any) -> LogInfo:
         lease_until=row["lease_until"],
         thread=None if row["thread"] is None else from_text(row["thread"]),
     )
+
+
+def split(data: bytes, lengths: Iterable[int]) -> list[bytes]:
+    """The records of a page."""
+    records, start = [], 0
+    for length in lengths:
+        records.append(data[start : start + length])
+        start += length
+    return records

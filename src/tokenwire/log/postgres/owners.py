@@ -1,11 +1,11 @@
-"""Who owns which open log in PostgreSQL, and what is left for its owner.
+"""Who owns which open log in PostgreSQL.
 
 Always true: leases go by the server's clock, whatever the clocks of the processes say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Set
 
 from tokenwire.errors import TokenwireError
 from tokenwire.log.base import Appended
@@ -18,7 +18,7 @@ __all__ = ["Owners"]
 
 
 class Owners:
-    """Statements on leases and commands. ``restore(log)`` puts back a log of ``owned`` that a
+    """Statements on leases. ``restore(log)`` puts back a log of ``owned`` that a
     failover lost, and says what became of it."""
 
     def __init__(
@@ -108,38 +108,3 @@ class Owners:
             most,
         )
         return [(from_text(name), epoch) for name, epoch in rows]
-
-    async def command(self, log: str, data: bytes, nonce: int) -> bool:
-        """False for an unknown log."""
-        number = await self._link.value(
-            f"SELECT {self._schema}.command($1, $2, $3)", to_text(log), data, nonce
-        )
-        return number is not None
-
-    async def commands(self, log: str, after: int) -> list[tuple[int, bytes]] | None:
-        """None for an unknown log."""
-        rows = await self._link.fetch(
-            f"SELECT c.number, c.data FROM {self._schema}.stream s"  # noqa: S608
-            f" LEFT JOIN {self._schema}.command c ON c.sid = s.sid AND c.number > $2"
-            " WHERE s.name = $1 ORDER BY c.number",
-            to_text(log),
-            after,
-        )
-        if not rows:
-            return None
-        return [(number, data) for number, data in rows if number is not None]
-
-    async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
-        rows = await self._link.fetch(
-            "SELECT p.name, c.number, c.data"  # noqa: S608
-            " FROM unnest($1::text[], $2::integer[]) AS p(name, seen)"
-            f" JOIN {self._schema}.stream s ON s.name = p.name"
-            f" JOIN {self._schema}.command c ON c.sid = s.sid AND c.number > p.seen"
-            " ORDER BY c.sid, c.number",
-            [to_text(log) for log in places],
-            list(places.values()),
-        )
-        mailboxes: dict[str, list[tuple[int, bytes]]] = {}
-        for name, number, data in rows:
-            mailboxes.setdefault(from_text(name), []).append((number, data))
-        return mailboxes

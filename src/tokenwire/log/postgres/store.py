@@ -37,13 +37,15 @@ from tokenwire.log.completion import Callback
 from tokenwire.log.expiry import expire
 from tokenwire.log.postgres.append import Appends, Heads, Owned, missing, nonce
 from tokenwire.log.postgres.check import Server, ask, check_rights
-from tokenwire.log.postgres.described import info_of
+from tokenwire.log.postgres.described import info_of, split
 from tokenwire.log.postgres.documents import Documents
 from tokenwire.log.postgres.expiry import Expiry
 from tokenwire.log.postgres.link import Connection, Connections, Link, OwnConnections
 from tokenwire.log.postgres.names import from_text, to_text
 from tokenwire.log.postgres.owners import Owners
 from tokenwire.log.postgres.schema import migrate, quoted
+from tokenwire.log.postgres.upkeep.doubts import Doubts
+from tokenwire.log.postgres.upkeep.mailbox import Mailboxes
 from tokenwire.log.postgres.url import PostgresSettings
 from tokenwire.log.postgres.wake import Hints, Looks, hash_of
 from tokenwire.log.recent import Recent
@@ -74,6 +76,7 @@ class PostgresStore:
         self._tails = Tails()
         self._heads = Heads()
         self._owned: dict[str, Owned] = {}
+        self._doubts = Doubts()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._notes: list[str] = []
         self._probe = Recent(self._try_to_write)
@@ -94,6 +97,7 @@ class PostgresStore:
             touched=self._hints.touched,
         )
         self._owners = Owners(self._link, self._owned, restore=self._restore)
+        self._mailboxes = Mailboxes(self._link, self._owned, restore=self._restore)
         self._documents = Documents(self._link)
         self._expiry = Expiry(self._link)
 
@@ -308,11 +312,7 @@ class PostgresStore:
         tail, closed, lengths, data = rows[0]
         if not 0 <= after <= tail:
             raise CursorError("the offset is beyond the tail of this log", tail=tail)
-        records: list[bytes] = []
-        start = 0
-        for length in lengths or ():
-            records.append(data[start : start + length])
-            start += length
+        records = split(data, lengths or ())
         if not records and after < tail:
             await self._described(log)  # it was erased meanwhile, and this says so
             raise StoreDamagedError(
@@ -349,6 +349,10 @@ class PostgresStore:
     def _in_doubt(self) -> None:
         """A connection was lost: the server may be another one, or have lost its newest records."""
         self._tails.forget_all()
+        self._doubts.add(self._owned)
+
+    def when_put_back(self, call: Callable[[str], None]) -> None:
+        self._doubts.listeners.append(call)
 
     def _touched(self, log: str) -> None:
         """Something but an append happened to ``log`` here."""
@@ -383,7 +387,9 @@ class PostgresStore:
         return Claim(log, epoch, tail, handed_over=handed_over)
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
-        return await self._apart(self._owners.renew(dict(logs), owner, lease))
+        losses: set[str] = await self._apart(self._owners.renew(dict(logs), owner, lease))
+        self._doubts.settle(logs, losses)
+        return losses
 
     async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
         await self._apart(self._owners.release(log, epoch, handed_over))
@@ -401,7 +407,7 @@ class PostgresStore:
         await self._apart(self._command(log, data))
 
     async def _command(self, log: str, data: bytes) -> None:
-        if not await self._owners.command(log, data, nonce()):
+        if not await self._mailboxes.send(log, data, nonce()):
             raise await self._missing(log)
         self._touched(log)
 
@@ -409,10 +415,10 @@ class PostgresStore:
         return await self._apart(self._commands(log, after))
 
     async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
-        return await self._apart(self._owners.mailboxes(places))
+        return await self._apart(self._mailboxes.read_all(places))
 
     async def _commands(self, log: str, after: int) -> list[tuple[int, bytes]]:
-        commands = await self._owners.commands(log, after)
+        commands = await self._mailboxes.read(log, after)
         if commands is None:
             raise await self._missing(log)
         return commands

@@ -110,7 +110,7 @@ class Creations:
             await self._index.join(thread, log)
         if key is not None and owned.key_value:
             await self._index.take_key(key, owned.key_value, b"")
-        info = await self.put(log, owned, round(owned.created * 1e6), owned.last_command)
+        info = await self.put(log, owned, round(owned.created * 1e6), owned.commands.last)
         if info is None and (await self._own(log, "describe"))[0] != "ok":
             if key is not None:
                 await self._index.drop_key(key, owned.key_value)

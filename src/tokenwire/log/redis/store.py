@@ -94,7 +94,7 @@ class RedisStore:
             *(self._link, self._key, self._owned, self._tails, self._head()),
             *(self._losses.restore, fence),
         )
-        self._renewals = Renewals(self._parts, self._losses.put_back)
+        self._renewals = Renewals(self._parts, self._losses)
         self._presence = Presence(self._link, self._key, self._owned, self._publish)
         self._router = WakeRouter(self._link, self._key, touched=self._touched)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from tokenwire.errors import GoneError, NotFoundError, TokenwireError
+from tokenwire.log.read_commands import ReadCommands
 
 __all__ = ["Owned", "Words", "clock", "missing"]
 
@@ -32,13 +33,12 @@ class Owned:
     __slots__ = (
         "announced_at",
         "bytes",
-        "checks",
+        "commands",
         "created",
         "epoch",
         "has_readers",
         "key",
         "key_value",
-        "last_command",
         "lease",
         "lease_start",
         "meta",
@@ -85,10 +85,8 @@ class Owned:
         self.published_bytes = size
         #: When its lease began, by `clock`; it lasts for `lease` seconds.
         self.lease_start = clock()
-        #: The number of the last command that this process has read, and by number what tells each
-        #: from others.
-        self.last_command = 0
-        self.checks: dict[int, bytes] = {}
+        #: The commands that this process has read.
+        self.commands = ReadCommands()
         #: When its idempotency key and its documents were kept alive last; monotonic seconds.
         self.refreshed = time.monotonic()
         self.words: Words | None = None

@@ -52,6 +52,8 @@ class Losses:
         self.listeners: list[Callable[[str], None]] = []
         #: By address in a cluster, where each server has logs of its own; else of the one in use.
         self._lives: dict[Address | None, _Life] = {}
+        #: How often a server was another one than before, or one that was started anew.
+        self._changes = 0
 
     # --- putting back ----------------------------------------------------------------------------
 
@@ -98,10 +100,14 @@ class Losses:
         outcome = await self.restore(log)
         is_ours = isinstance(outcome, Appended) and outcome.status == "gap"
         if is_ours:
-            self._tails.forget(log)
-            for call in self.listeners:
-                call(log)
+            self.write_again(log)
         return is_ours
+
+    def write_again(self, log: str) -> None:
+        """Let the owner of ``log``, which is of this process, write again what it lacks."""
+        self._tails.forget(log)
+        for call in self.listeners:
+            call(log)
 
     async def settle(self, log: str, erase: Callable[[str, bytes], None]) -> None:
         """`put_back` a log that is missing, or ``erase`` what is known of it."""
@@ -136,6 +142,12 @@ class Losses:
         life = await self._life(key)
         return 0.0 if life is None else max(0.0, life.until - time.monotonic())
 
+    async def changes(self, log: str) -> int:
+        """How often a server was another one than before: it may have less of its logs than their
+        owners know. That of ``log`` is looked at."""
+        await self._life(self._key(log, "meta"))
+        return self._changes
+
     async def _life(self, key: str) -> _Life | None:
         """That of the server of ``key``; None where it does not answer."""
         nodes, kind = self._link.nodes, self._link.settings.kind
@@ -160,6 +172,7 @@ class Losses:
         now, until = time.monotonic(), 0.0
         if life is not None and life.run_id == run_id:
             return life._replace(wire=wire)
+        self._changes += bool(self._lives)
         if life is not None:
             # One that was up before took its place just now, as far as is known here.
             is_young = uptime < now - life.since

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from typing import Any
 
+from tokenwire.log.read_commands import ReadCommands
 from tokenwire.log.redis.appending.owned import Owned
 from tokenwire.log.redis.upkeep.parts import Parts
 
@@ -29,44 +30,40 @@ class Mailboxes:
     async def read(self, log: str, after: int) -> tuple[str, Commands]:
         """The state of a log, and its commands after number ``after``."""
         owned = self._owned.get(log)
-        last = owned.last_command if owned is not None else 0
+        last = owned.commands.last if owned is not None else 0
         # With the last one that was read, to see that it is still there.
         answer = await self._owner(log, "commands", max(0, min(after, last - 1)) if last else after)
-        if owned is not None and not _holds(answer, owned):
+        if owned is not None and not _holds(answer, owned.commands):
             answer = await self._renumber(log, owned)
         if answer[0] != "ok":
             return answer[0], []
         commands = list(enumerate(answer[1], answer[2] + 1))
         if owned is not None:
             for number, data in commands:
-                if number > owned.last_command:
-                    owned.last_command, owned.checks[number] = number, _check(data)
+                if number > owned.commands.last:
+                    owned.commands.add(number, _check(data))
         return "ok", [command for command in commands if command[0] > after]
 
     async def _renumber(self, log: str, owned: Owned) -> Any:
         async with self._lock:
             answer = await self._owner(log, "commands", 0)
-            if _holds(answer, owned):  # meanwhile
+            if _holds(answer, owned.commands):  # meanwhile
                 return answer
             _, commands, before = answer
-            count = 0
-            while count < len(commands) and _check(commands[count]) == owned.checks.get(
-                before + count + 1
-            ):
-                count += 1
-            number = owned.last_command - count
+            marks = [_check(data) for data in commands]
+            count = owned.commands.count(marks, before)
+            number = owned.commands.last - count
             await self._owner(log, "renumber", owned.epoch, number)
-            owned.checks = {number + n + 1: _check(commands[n]) for n in range(count)}
+            owned.commands.renumber(marks[:count])
             return "ok", commands, number
 
 
-def _holds(answer: Any, owned: Owned) -> bool:
+def _holds(answer: Any, read: ReadCommands) -> bool:
     """Whether the last command that was read is in the mailbox, or is not looked for there."""
-    if answer[0] != "ok" or answer[2] >= owned.last_command:
+    if answer[0] != "ok" or answer[2] >= read.last:
         return True
-    place = owned.last_command - answer[2] - 1
-    commands, check = answer[1], owned.checks.get(owned.last_command)
-    return place < len(commands) and _check(commands[place]) == check
+    place, commands = read.last - answer[2] - 1, answer[1]
+    return place < len(commands) and read.is_last(_check(commands[place]))
 
 
 def _check(data: bytes) -> bytes:

@@ -7,13 +7,14 @@ Always true: a lease is renewed in the log itself before the index says so; a lo
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from tokenwire.log.redis.appending.owned import clock
 from tokenwire.log.redis.connection import Word
 from tokenwire.log.redis.owner import OWNER
 from tokenwire.log.redis.upkeep.expiry import KEEP_NAMES_MS, gather
+from tokenwire.log.redis.upkeep.losses import Losses
 from tokenwire.log.redis.upkeep.parts import Parts
 
 __all__ = ["Renewals"]
@@ -25,15 +26,16 @@ ABSENT = 2
 
 
 class Renewals:
-    """Renews the leases of a store of ``parts``. ``put_back`` a log of ours that is not there:
-    `Losses.put_back`."""
+    """Renews the leases of a store of ``parts``; ``losses`` are those of its servers."""
 
-    def __init__(self, parts: Parts, put_back: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(self, parts: Parts, losses: Losses) -> None:
         self._link, self._key, self._owned = parts.link, parts.key, parts.owned
         self._index, self._expiry = parts.index, parts.expiry
         self._is_cluster = parts.link.settings.kind == "cluster"
         self._fence = parts.owner.fence
-        self._put_back = put_back
+        self._losses = losses
+        #: `Losses.changes` when leases were renewed last.
+        self._changes = 0
 
     async def renew(
         self, logs: dict[str, int], owner: str, lease: float, ttl: int, publish: str
@@ -57,7 +59,7 @@ class Renewals:
                     continue
                 if states[log] == 1:
                     owned.lease_start, owned.lease = start, lease
-                elif states[log] == ABSENT and await self._put_back(log):
+                elif states[log] == ABSENT and await self._losses.put_back(log):
                     renewed.append(log)
             missing = set(group).difference(renewed)
             for log in missing:
@@ -66,12 +68,25 @@ class Renewals:
                 await self._index.leases(renewed, lease)
             return missing
 
-        losses = set[str]().union(*await gather(map(some, self._groups(list(logs)))))
+        groups = list(self._groups(list(logs)))
+        losses = set[str]().union(*await gather(map(some, groups)))
+        await self._settle([group[0] for group in groups], logs.keys() - losses)
         now = time.monotonic()
         ours = {log: owned for log in logs if (owned := self._owned.get(log)) is not None}
         due = [(log, owned) for log, owned in ours.items() if self._expiry.is_due(owned, now)]
         await gather(self._expiry.refresh(log, owned, now) for log, owned in due)
         return losses
+
+    async def _settle(self, looks: list[str], logs: Set[str]) -> None:
+        """Of ``logs``, whose leases were renewed, some may be shorter than they were: a run that
+        has nothing to append, as it waits, would not find out. Servers are known by ``looks``."""
+        changes = self._changes
+        for log in looks:
+            changes = await self._losses.changes(log)
+        if changes != self._changes:
+            self._changes = changes
+            for log in logs & self._owned.keys():
+                self._losses.write_again(log)
 
     def _groups(self, logs: list[str]) -> Iterator[list[str]]:
         most = 1 if self._is_cluster else MOST_LOGS  # a call may touch one slot only
