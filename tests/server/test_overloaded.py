@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from support.server import AS_A, KEYS, Reading, Site, site, text_of
+from tokenwire.server.edge.auth import Auth
 
 USER = {"role": "user", "content": "x"}
 TEXT = {"role": "user", "parts": [{"type": "text", "text": "x"}]}
@@ -107,6 +108,38 @@ def test_a_start_is_refused_in_the_form_of_its_wire(wire: str) -> None:
         assert here.client.post(path, json=body).status_code in (200, 201)
 
 
+@pytest.mark.parametrize("wire", list(STARTS))
+def test_a_late_server_asks_for_a_key_first(wire: str) -> None:
+    """Who has none hears nothing of how late it is, on any wire; who has one is refused for it."""
+    path, body, _ = STARTS[wire]
+    with site(max_lag=0.25, api_keys=KEYS) as here:
+        if wire in ("chat", "responses", "anthropic"):
+            body = body | {"model": here.app.state.model}
+        overload(here)
+        for headers in ({}, bearer("wrong"), {"x-api-key": "wrong"}, {"authorization": "Basic x"}):
+            answer = here.client.post(path, json=body, headers=headers)
+            assert answer.status_code == 401, (headers, answer.text)
+            assert "overload" not in answer.text
+            assert "retry-after" not in answer.headers
+        assert here.app.state.limits.refused["max_lag"] == 0
+        assert here.client.post(path, json=body, headers=AS_A).status_code == 503
+
+
+def test_a_key_that_the_application_took_is_refused_without_asking_it_again() -> None:
+    asked: list[str] = []
+
+    def verify(key: str) -> str | None:
+        asked.append(key)
+        return "ada" if key == "good" else None
+
+    with site(max_lag=0.25, auth=Auth(verify=verify)) as here:
+        overload(here)
+        for key, status in (("good", 503), ("bad", 401)) * 2:
+            answer = here.client.post("/v1/runs", json={"prompt": "x"}, headers=bearer(key))
+            assert answer.status_code == status
+        assert asked == ["good", "bad", "bad"]
+
+
 def test_what_runs_goes_on_and_can_be_read_and_stopped() -> None:
     with site(max_lag=0.25) as here:
         run = here.start("scenario:stall")
@@ -134,6 +167,25 @@ def test_a_turn_waits_behind_the_one_under_way_and_a_first_one_is_refused() -> N
         assert here.client.post("/v1/runs", json=body | {"prompt": "next"}).status_code == 202
         assert here.client.post("/v1/runs", json=body | {"thread": "t-2"}).status_code == 503
         assert here.runs_started == 1
+
+
+@pytest.mark.parametrize("where", ["request", "conversation", "server"])
+def test_a_turn_beside_the_one_under_way_is_refused_as_any_start(where: str) -> None:
+    """With the rule ``parallel`` of the request, of its conversation, or of the server."""
+    own = {"while_busy": "queue"} if where == "conversation" else {}
+    with site(max_lag=0.25, **own) as here:
+        body = {"prompt": "scenario:stall", "thread": "t-1", "history": "thread"}
+        assert here.client.post("/v1/runs", json=body).status_code == 201
+        if where == "conversation":
+            rule = {"while_busy": "parallel"}
+            assert here.client.put("/v1/threads/t-1", json=rule).is_success
+        if where == "request":
+            body["while_busy"] = "parallel"
+        overload(here)
+        assert here.client.post("/v1/runs", json=body | {"prompt": "next"}).status_code == 503
+        assert here.runs_started == 1
+        recover(here)
+        assert here.client.post("/v1/runs", json=body | {"prompt": "next"}).status_code == 201
 
 
 def test_a_turn_waits_whose_conversation_its_token_names() -> None:

@@ -88,9 +88,14 @@ def make_app(**settings: Any) -> App:
     settings.setdefault("access_log", False)
     registry = Registry(demo_url=simulator().server.url + "/v1", env={})
     log = None if settings.get("store") else CountedLog()
-    wires = settings.pop("wires", ())
+    wires, auth = settings.pop("wires", ()), settings.pop("auth", None)
     return create_app(
-        Settings(**settings), registry=registry, store=log, tools=demo_tools(), wires=wires
+        Settings(**settings),
+        registry=registry,
+        store=log,
+        tools=demo_tools(),
+        wires=wires,
+        auth=auth,
     )
 
 

@@ -3,8 +3,9 @@
 A request that goes all the way to be refused takes a third of what a start takes: a server that is
 asked for three times what it can do would do little else. So requests that can be nothing but a new
 run are answered by their connection. All others go their way: a repetition, a resume, a turn of a
-conversation, an approval among messages, all with a token, which may be for a conversation; and
-those of a page of another origin, which needs headers that the application knows.
+conversation, an approval among messages, all with a token, which may be for a conversation; those
+of a page of another origin, which needs headers that the application knows; and all whose key has
+to be judged, since without one that counts they get 401, however late the server is.
 
 Always true: a new run that is refused here would be refused there, with the same status, code, form
 and headers; nothing but a new run, or a request that is wrong in itself, is refused.
@@ -65,6 +66,8 @@ class EarlyRefusals:
             if name in _NOT_WITH or (name in _CREDENTIALS and any(t in value for t in _TOKENS)):
                 return None
         state = self._state
+        if state.identify.hosted or not state.auth.knows(dict(headers)):
+            return None
         error = None if state.draining else state.connections.check_overload()
         if error is None:
             return None

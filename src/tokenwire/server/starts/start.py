@@ -143,10 +143,12 @@ async def admitted(
     thread: str | None = None,
     model: str | None = None,
     following: Continuation | None = None,
+    while_busy: WhileBusy | None = None,
 ) -> AsyncGenerator[Count]:
     """Within roles, budgets and quotas, or an error. The run counts on if it is started. One that
     comes again uses nothing up, and is not refused for what it has used up itself. ``model``: as
-    requests name it; None where somebody else calls one; ``following``: of a turn."""
+    requests name it; None where somebody else calls one; ``following``, ``while_busy``: of a
+    turn."""
     identity.require(role)
     principal = identity.principal
     if state.draining:
@@ -157,7 +159,9 @@ async def admitted(
     overload = state.connections.check_overload()
     if overload is not None:
         # A repetition starts nothing, nor does a turn that waits for the one under way.
-        if not await repeated() and not await _has_run(state, identity, thread, following):
+        if not await repeated() and not (
+            following is not None and await _adds_no_run(state, identity, thread, while_busy)
+        ):
             state.limits.refused["max_lag"] += 1
             raise overload
     else:
@@ -235,13 +239,18 @@ async def _is_repeated(
     return queue.of_key(key, by) is not None
 
 
-async def _has_run(
-    state: State, identity: Identity, thread: str | None, following: Continuation | None
+async def _adds_no_run(
+    state: State, identity: Identity, thread: str | None, while_busy: WhileBusy | None
 ) -> bool:
-    """Whether a run is under way in the conversation of a turn."""
-    if thread is None or following is None:
+    """Whether a turn waits for the one under way in its conversation, goes into it, takes its place
+    or is refused because of it."""
+    if thread is None:
         return False
-    return bool((await state.conversations.queue(identity.principal, thread, waits=False)).open)
+    principal, conversations = identity.principal, state.conversations
+    if not (await conversations.queue(principal, thread, waits=False)).is_busy:
+        return False
+    rule = while_busy or (await conversations.rules(principal, thread)).while_busy
+    return rule != "parallel"
 
 
 async def start_run(
@@ -314,6 +323,7 @@ async def say(
         thread=how.thread,
         model=meta.model,
         following=following,
+        while_busy=query.while_busy,
     ) as count:
         meta.budgets = count.budgets
         with within(None):
