@@ -46,8 +46,8 @@ class ReadCommands:
         loss. ``before``: the number before the first one, where two commands may have one mark."""
         ours, count = self._marks or {}, len(marks)
         if before is None:
-            known = set(ours.values())
-            while count and marks[count - 1] not in known:
+            values = set(ours.values())
+            while count and marks[count - 1] not in values:
                 count -= 1
         else:
             while count and ours.get(before + count) != marks[count - 1]:

@@ -76,7 +76,7 @@ class PostgresStore:
         self._tails = Tails()
         self._heads = Heads()
         self._owned: dict[str, Owned] = {}
-        self._doubts = Doubts()
+        self._doubts = Doubts(self._link)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._notes: list[str] = []
         self._probe = Recent(self._try_to_write)
@@ -117,6 +117,7 @@ class PostgresStore:
             server, _ = await self._link.repeat(work)
             self._use(server)
             await self._try_to_write()
+            await self._doubts.note()
         except BaseException:
             await self._link.close()
             raise
@@ -349,7 +350,6 @@ class PostgresStore:
     def _in_doubt(self) -> None:
         """A connection was lost: the server may be another one, or have lost its newest records."""
         self._tails.forget_all()
-        self._doubts.add(self._owned)
 
     def when_put_back(self, call: Callable[[str], None]) -> None:
         self._doubts.listeners.append(call)
@@ -388,7 +388,7 @@ class PostgresStore:
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
         losses: set[str] = await self._apart(self._owners.renew(dict(logs), owner, lease))
-        self._doubts.settle(logs, losses)
+        await self._apart(self._doubts.settle(logs.keys() - losses))
         return losses
 
     async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:

@@ -297,9 +297,9 @@ class Auth:
         return Identity.of(who, "key", digest, key)
 
     def knows(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request with these headers is of somebody who may do everything, as far as that
-        is known at once: it needs no key, or brings one of the list, or one that ``verify`` took a
-        minute ago at most."""
+        """Whether a request with these ``headers`` is of somebody who may do everything, as far as
+        that is known at once: it needs no key, or brings one of the list, or one that ``verify``
+        took a minute ago at most."""
         if not self.on:
             return True
         credential = credential_of(headers)
