@@ -34,8 +34,8 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# The express lane in C, and the reading of pages. Without a compiler or Python's headers all works without it; one that was
-# built before and fits no longer is not kept.
+# The express lane in C, and the reading of pages. Without a compiler or Python's headers all works
+# without it; one that was built before and fits no longer is not kept.
 $(VENV)/.speedups: $(VENV)/.installed speedups/pyproject.toml speedups/setup.py speedups/tokenwire_speedups.c speedups/tokenwire_pages.c
 	@rm -rf speedups/build
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./speedups >$(VENV)/speedups.log 2>&1 \

@@ -14,7 +14,7 @@
 
 #define VERSION "0.1.0"
 /* That of log/sqlite/pages.py: both are raised with every change of what a page is. */
-#define PAGES 3
+#define PAGES 4
 
 #define OFFSET_BITS 32
 #define STREAM_STEP 0x9E3779B1u
@@ -323,20 +323,23 @@ static PyTypeObject *head_type, *spool_type;
 static PyObject *bind(PyObject *module, PyObject *arguments)
 {
     PyTypeObject *head, *spool;
+    Py_ssize_t places[SLOTS];
     if (!PyArg_ParseTuple(arguments, "O!O!", &PyType_Type, &head, &PyType_Type, &spool))
         return NULL;
     for (int i = 0; i < SLOTS; i++) {
-        PyObject *owner = (PyObject *)(i < SPOOL_LOG ? head : spool);
-        PyObject *member = PyObject_GetAttrString(owner, slot_names[i]);
+        PyTypeObject *owner = i < SPOOL_LOG ? head : spool;
+        PyObject *member = PyObject_GetAttrString((PyObject *)owner, slot_names[i]);
         if (member == NULL || !Py_IS_TYPE(member, &PyMemberDescr_Type)
+            || !PyType_IsSubtype(owner, PyDescr_TYPE(member))
             || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
             Py_XDECREF(member);
             PyErr_Format(PyExc_TypeError, "%s is no slot", slot_names[i]);
             return NULL;
         }
-        offsets[i] = ((PyMemberDescrObject *)member)->d_member->offset;
+        places[i] = ((PyMemberDescrObject *)member)->d_member->offset;
         Py_DECREF(member);
     }
+    memcpy(offsets, places, sizeof offsets); /* all, or none: they are of the two classes below */
     Py_INCREF(head), Py_INCREF(spool);
     Py_XSETREF(head_type, head);
     Py_XSETREF(spool_type, spool);

@@ -16,13 +16,16 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#ifndef MSG_NOSIGNAL /* not on every system; Python ignores the signal anyway */
+#define MSG_NOSIGNAL 0
+#endif
 #endif
 
 #define VERSION "0.1.0"
 /* That of run/call/native.py: both are raised with every change of what these functions do. */
-#define TWIN 10
+#define TWIN 11
 /* That of log/spool.py: both are raised with every change of what `land`, `hear` or `pack` do. */
-#define SPOOL 4
+#define SPOOL 5
 
 /* Memory that is looked at soon. What a stream has is cold when its next token comes, and to wait
    for each line by itself would be most of a token's time here. */
@@ -42,17 +45,17 @@ static inline void ahead(const void *place, Py_ssize_t size)
 /* --- attributes: where `__slots__` put them -------------------------------------------------- */
 
 #define SLOTS(S)                                                                               \
-    S(Lane, _account) S(Lane, _bar) S(Lane, _end) S(Lane, _head) S(Lane, _json) S(Lane, _lines)  \
-    S(Lane, _read) S(Lane, _sink) S(Lane, _source) S(Lane, _tape) S(Lane, _template) S(Lane, _text) S(Lane, _times)            \
-    S(Lane, _varies) S(Template, bar) S(Template, head) S(Template, steps) S(Template, tail)   \
+    S(Lane, _account) S(Lane, _bar) S(Lane, _end) S(Lane, _head) S(Lane, _json)                \
+    S(Lane, _lines) S(Lane, _read) S(Lane, _sink) S(Lane, _source) S(Lane, _tape)              \
+    S(Lane, _template) S(Lane, _text) S(Lane, _times) S(Lane, _varies) S(Template, bar)        \
+    S(Template, head) S(Template, steps) S(Template, tail)                                     \
     S(Tape, bytes) S(Tape, reader) S(Tape, records) S(Tape, takers) S(Tape, usage)             \
     S(Tape, writer)                                                                            \
     S(Usage, bytes) S(Usage, records) S(Reader, after) S(Reader, port)                         \
     S(Port, fd) S(Port, form) S(Port, is_open) S(Port, send) S(Port, socket) S(Port, text)     \
     S(Port, unsent) S(Port, wrote) S(Form, chunk) S(Form, fixed) S(Form, has_cursor)           \
-    S(Form, head) S(Form, is_json) S(Form, plain) S(Form, shift)                          \
-    S(Connection, diversion)                                                                   \
-    S(Connection, _pulled) S(Connection, _transport)
+    S(Form, head) S(Form, is_json) S(Form, plain) S(Form, shift)                               \
+    S(Connection, diversion) S(Connection, _pulled) S(Connection, _transport)
 /* Bound by themselves, as the lane does not know of them. */
 #define SPOOL_SLOTS(S)                                                                         \
     S(Spool, epoch) S(Spool, landed) S(Spool, log) S(Spool, problem) S(Spool, readers)         \
@@ -161,7 +164,8 @@ typedef struct {
 #define MEMBER(name, type) {"_" #name, type, offsetof(Numbers, name), 0, NULL}
 static PyMemberDef members[] = {
     MEMBER(now, T_DOUBLE), MEMBER(mean, T_DOUBLE), MEMBER(start, T_DOUBLE),
-    MEMBER(due, T_DOUBLE), MEMBER(wait_below, T_DOUBLE), MEMBER(base, T_LONGLONG), MEMBER(seq, T_LONGLONG),
+    MEMBER(due, T_DOUBLE), MEMBER(wait_below, T_DOUBLE), MEMBER(base, T_LONGLONG),
+    MEMBER(seq, T_LONGLONG),
     MEMBER(room, T_LONGLONG), MEMBER(bytes, T_LONGLONG), MEMBER(quarters, T_LONGLONG),
     MEMBER(epoch, T_LONGLONG), MEMBER(last, T_LONGLONG), MEMBER(log_room, T_LONGLONG),
     MEMBER(usage_bound, T_LONGLONG), MEMBER(read_start, T_LONGLONG),
@@ -277,7 +281,8 @@ static PyObject *str_time, *str_monotonic, *str_seal, *str_ready, *str_give;
 static PyObject *str_append, *str_make_up, *str_borrow, *str_fail, *str_several, *str_wait;
 static PyObject *py_several; /* `take_several` in Python */
 static PyObject *str_received, *str_parse;
-static PyObject *str_offer, *str_offer_one, *str_is_closing, *str_data_received, *str_lose, *str_break_down;
+static PyObject *str_offer, *str_offer_one, *str_is_closing, *str_data_received, *str_lose;
+static PyObject *str_break_down;
 static PyObject *str_delay_acks;
 static PyObject *py_pull; /* `Connection.pull` in Python */
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
@@ -481,6 +486,34 @@ typedef struct {
     int is_late; /* and was acknowledged before */
 } Token;
 
+/* The steps of a template from `*at` on, which is moved behind them, and `span`, where its text is:
+   1, or 0 where the data does not fit or has no text, -1 for a template of another kind. */
+static int steps_in(PyObject *steps, const char *raw, Py_ssize_t size, Py_ssize_t *at,
+                    Py_ssize_t span[2])
+{
+    int has_text = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(steps); i++) {
+        PyObject *step = PyList_GET_ITEM(steps, i);
+        if (!PyTuple_CheckExact(step) || PyTuple_GET_SIZE(step) != 2
+            || !PyBytes_CheckExact(PyTuple_GET_ITEM(step, 0)))
+            return -1;
+        PyObject *fixed = PyTuple_GET_ITEM(step, 0), *match = PyTuple_GET_ITEM(step, 1);
+        Bytes part = {PyBytes_AS_STRING(fixed), PyBytes_GET_SIZE(fixed)};
+        if (!has_at(raw, size, *at, part))
+            return 0;
+        *at += part.size;
+        Py_ssize_t next = gap_end(match, raw, *at, size);
+        if (next < 0)
+            return next == -1 ? 0 : -1;
+        if (match == match_text) {
+            span[0] = *at, span[1] = next;
+            has_text = 1;
+        }
+        *at = next;
+    }
+    return has_text;
+}
+
 /* `Template.span_in`: 1 with where the text is, 0 where the payload does not fit, -1 for a template
    of another kind. */
 static int span_in(Held *held, PyObject *lane, PyObject *data, Py_ssize_t at, Py_ssize_t end,
@@ -491,29 +524,12 @@ static int span_in(Held *held, PyObject *lane, PyObject *data, Py_ssize_t at, Py
     PyObject *template = hold(held, get(lane, Lane__template));
     PyObject *steps = template == NULL ? NULL : hold(held, get(template, Template_steps));
     Bytes tail;
-    int has_text = 0;
     if (steps == NULL || !PyList_CheckExact(steps) || bytes(held, template, Template_tail, &tail))
         return -1;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(steps); i++) {
-        PyObject *step = PyList_GET_ITEM(steps, i);
-        if (!PyTuple_CheckExact(step) || PyTuple_GET_SIZE(step) != 2
-            || !PyBytes_CheckExact(PyTuple_GET_ITEM(step, 0)))
-            return -1;
-        PyObject *fixed = PyTuple_GET_ITEM(step, 0), *match = PyTuple_GET_ITEM(step, 1);
-        Bytes part = {PyBytes_AS_STRING(fixed), PyBytes_GET_SIZE(fixed)};
-        if (!has_at(raw, size, at, part))
-            return 0;
-        at += part.size;
-        Py_ssize_t next = gap_end(match, raw, at, size);
-        if (next < 0)
-            return next == -1 ? 0 : -1;
-        if (match == match_text) {
-            span[0] = at, span[1] = next;
-            has_text = 1;
-        }
-        at = next;
-    }
-    return has_text && at + tail.size == end && has_at(raw, size, at, tail);
+    int fits = steps_in(steps, raw, size, &at, span);
+    if (fits != 1)
+        return fits;
+    return at + tail.size == end && has_at(raw, size, at, tail);
 }
 
 /* `Lane._text_in`: as `span_in`. */
@@ -685,13 +701,14 @@ static int flag(PyObject *object, enum slot s, int *value)
    that does not fit; -1 for a form of another kind. */
 static Py_ssize_t fill_form(Offer *offer, PyObject *form, const Piece *piece, int64_t seq)
 {
-    Held held = {.count = 0};
+    Held held;
     Bytes plain, chunk, head, text = piece->text, number_text = {NULL, 0};
     char number_out[24];
     int64_t fixed, shift = 0;
     int has_cursor, is_json;
     Py_ssize_t filled = -1, room = (Py_ssize_t)sizeof offer->out - offer->size;
     char *out = offer->out + offer->size;
+    held.count = 0;
     if (form == Py_None)
         return 0;
     if (bytes(&held, form, Form_plain, &plain) || number(form, Form_fixed, &fixed))
@@ -781,18 +798,27 @@ static Py_ssize_t send_now(int64_t fd, const char *data, Py_ssize_t size)
     return sent > 0 ? sent : 0;
 }
 
-/* Tell a reader of the error that is set, as `except Exception` does; others stay set. */
-static int fail(PyObject *reader)
+/* What `except Exception as error` catches: the exception that is set, with its traceback, which is
+   set no longer. NULL for any other, which stays set. */
+static PyObject *caught(void)
 {
-    PyObject *type, *error, *traceback, *done = NULL;
+    PyObject *type, *error, *traceback;
     if (!PyErr_ExceptionMatches(PyExc_Exception))
-        return -1;
+        return NULL;
     PyErr_Fetch(&type, &error, &traceback);
     PyErr_NormalizeException(&type, &error, &traceback);
     if (traceback != NULL)
         PyException_SetTraceback(error, traceback);
-    done = PyObject_CallMethodObjArgs(reader, str_fail, error, NULL);
-    Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback), Py_XDECREF(done);
+    Py_XDECREF(type), Py_XDECREF(traceback);
+    return error;
+}
+
+/* Report the exception that is set to a reader; -1 with an error. */
+static int fail(PyObject *reader)
+{
+    PyObject *error = caught();
+    PyObject *done = error == NULL ? NULL : PyObject_CallMethodOneArg(reader, str_fail, error);
+    Py_XDECREF(error), Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
 
@@ -933,6 +959,13 @@ static Piece piece_of(PyObject *record, Bytes text)
     const char *whole = PyBytes_AS_STRING(record);
     Bytes json = {whole + CHECK, PyBytes_GET_SIZE(record) - CHECK};
     return (Piece){{whole, CHECK}, json, text};
+}
+
+/* An offer of nothing, for `end_offer`. Its ten kilobytes of chunks stay as they are: to set them to 0
+   for each record would displace from the cache what is read next. */
+static void clear_offer(Offer *offer)
+{
+    offer->offset = offer->form = offer->chunk = offer->check_object = NULL;
 }
 
 /* Begin to offer a record; -1 with an error. `end_offer` follows either way. */
@@ -1220,35 +1253,21 @@ static Py_ssize_t chunk_size(const char *raw, Py_ssize_t *at)
 static int payload_at(PyObject *steps, Bytes head, Bytes tail, const char *raw, Py_ssize_t size,
                       Py_ssize_t at, Joined *joined, Py_ssize_t *end)
 {
-    int has_text = 0, is_ascii;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(steps); i++) {
-        PyObject *step = PyList_GET_ITEM(steps, i);
-        if (!PyTuple_CheckExact(step) || PyTuple_GET_SIZE(step) != 2
-            || !PyBytes_CheckExact(PyTuple_GET_ITEM(step, 0)))
-            return -1;
-        PyObject *fixed = PyTuple_GET_ITEM(step, 0), *match = PyTuple_GET_ITEM(step, 1);
-        Bytes part = {PyBytes_AS_STRING(fixed), PyBytes_GET_SIZE(fixed)};
-        if (!has_at(raw, size, at, part))
-            return 0;
-        at += part.size;
-        Py_ssize_t next = gap_end(match, raw, at, size);
-        if (next < 0)
-            return next == -1 ? 0 : -1;
-        if (match == match_text) {
-            joined->first = at, joined->last = next;
-            has_text = 1;
-        }
-        at = next;
-    }
-    if (PyList_GET_SIZE(steps) == 0) {
+    Py_ssize_t span[2];
+    if (PyList_GET_SIZE(steps) > 0) {
+        int fits = steps_in(steps, raw, size, &at, span);
+        if (fits != 1)
+            return fits;
+    } else {
+        int is_ascii;
         if (!has_at(raw, size, at, head))
             return 0;
-        joined->first = at + head.size;
-        joined->last = at = string_end(raw, joined->first, size, &is_ascii);
-        has_text = 1;
+        span[0] = at + head.size;
+        span[1] = at = string_end(raw, span[0], size, &is_ascii);
     }
+    joined->first = span[0], joined->last = span[1];
     *end = at + tail.size;
-    return has_text && has_at(raw, size, at, tail);
+    return has_at(raw, size, at, tail);
 }
 
 /* `payloads_in`: 1 for a read that fits, 0 for one that does not, -1 for a template of another
@@ -1535,10 +1554,12 @@ static int land_one(PyObject *item, long most_landed, int keeps)
     if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
         return 0;
     PyObject *spool = PyTuple_GET_ITEM(item, 0), *last = PyTuple_GET_ITEM(item, 2);
-    Held held = {.count = 0};
-    Offer offer = {.offset = NULL, .form = NULL, .chunk = NULL, .check_object = NULL};
+    Held held;
+    Offer offer;
     int64_t landed, synced;
     int done = 0;
+    held.count = 0;
+    clear_offer(&offer);
     long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 1)), end = PyLong_AsLongLong(last);
     if (PyErr_Occurred())
         return -1;
@@ -1569,16 +1590,12 @@ static int land_one(PyObject *item, long most_landed, int keeps)
     return done;
 }
 
-/* Give the error that is set to `fault`, as `except Exception` does; others stay set. */
-static int tell_fault(PyObject *fault)
+/* Report the exception that is set to `fault`; -1 with an error. */
+static int report(PyObject *fault)
 {
-    PyObject *type, *error, *traceback, *done;
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
-        return -1;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
-    done = PyObject_CallFunctionObjArgs(fault, error, NULL);
-    Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback), Py_XDECREF(done);
+    PyObject *error = caught();
+    PyObject *done = error == NULL ? NULL : PyObject_CallOneArg(fault, error);
+    Py_XDECREF(error), Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
 
@@ -1599,7 +1616,7 @@ static PyObject *land(PyObject *module, PyObject *arguments)
             fetch_spools(items, i);
         int is_done = is_bound ? land_one(item, most, keeps) : 0;
         if (is_done < 0)
-            is_done = tell_fault(fault) ? -1 : 2;
+            is_done = report(fault) ? -1 : 2;
         if (is_done == 0)
             done = PyObject_CallObject(in_python, item);
         else if (is_done == 2)
@@ -1690,10 +1707,12 @@ static int hear_one(const Hearing *hearing, PyObject *append)
     long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(append, 1));
     if (start == -1 && PyErr_Occurred())
         return -1;
-    Held held = {.count = 0};
-    Offer offer = {.offset = NULL, .form = NULL, .chunk = NULL, .check_object = NULL};
+    Held held;
+    Offer offer;
     int64_t base, size;
     int done = 0;
+    held.count = 0;
+    clear_offer(&offer);
     hold(&held, Py_NewRef(tail));
     PyObject *present = hold(&held, get(tail, Tail_records));
     PyObject *takers = hold(&held, get(tail, Tail_takers));
@@ -1749,7 +1768,7 @@ static PyObject *hear(PyObject *module, PyObject *arguments)
             Py_XDECREF(done);
         }
         Py_DECREF(append);
-        if (is_done < 0 && tell_fault(fault))
+        if (is_done < 0 && report(fault))
             return NULL;
     }
     Py_RETURN_NONE;
@@ -1863,11 +1882,12 @@ static int pack_one(Pack *pack, PyObject *item)
     if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3)
         return 0;
     PyObject *spool = PyTuple_GET_ITEM(item, 0);
-    Held held = {.count = 0};
+    Held held;
     int64_t epoch, owners, size, noted, permit, round;
     double permit_end, published_at;
     int has_readers, done = 0;
     char place[8];
+    held.count = 0;
     long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 1));
     long long end = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 2));
     if (PyErr_Occurred())
@@ -1884,7 +1904,8 @@ static int pack_one(Pack *pack, PyObject *item)
     PyObject *words = hold(&held, get(owned, Owned_words));
     if (is_apart || words == NULL || !PyTuple_CheckExact(words) || PyTuple_GET_SIZE(words) != 5
         || !PyBytes_CheckExact(PyTuple_GET_ITEM(words, 4))
-        || flag(owned, Owned_has_readers, &has_readers) || has_readers || number(spool, Spool_epoch, &epoch) || number(owned, Owned_epoch, &owners)
+        || flag(owned, Owned_has_readers, &has_readers) || has_readers
+        || number(spool, Spool_epoch, &epoch) || number(owned, Owned_epoch, &owners)
         || epoch != owners || number(owned, Owned_permit_round, &round) || round != pack->round
         || real(owned, Owned_permit_end, &permit_end) || !(pack->now < permit_end)
         || real(owned, Owned_published_at, &published_at)
@@ -1960,19 +1981,14 @@ end:
     return done;
 }
 
-/* Call a connection's method with its transport and the error that is set, as `except Exception`
-   does; others stay set. */
-static int tell(PyObject *connection, PyObject *method, PyObject *transport)
+/* Report the exception that is set to a method of a connection, with its transport; -1 with an
+   error. */
+static int disconnect(PyObject *connection, PyObject *method, PyObject *transport)
 {
-    PyObject *type, *error, *traceback, *done;
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
-        return -1;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
-    if (traceback != NULL)
-        PyException_SetTraceback(error, traceback);
-    done = PyObject_CallMethodObjArgs(connection, method, transport, error, NULL);
-    Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback), Py_XDECREF(done);
+    PyObject *error = caught(), *done = NULL;
+    if (error != NULL)
+        done = PyObject_CallMethodObjArgs(connection, method, transport, error, NULL);
+    Py_XDECREF(error), Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
 
@@ -2016,12 +2032,12 @@ static PyObject *pull(PyObject *connection, PyObject *nothing)
     }
     data = read_now(fd);
     if (data == NULL)
-        failed = tell(connection, str_lose, transport);
+        failed = disconnect(connection, str_lose, transport);
     else if (data == Py_None)
         failed = 0;
     else {
         done = PyObject_CallMethodOneArg(connection, str_data_received, data);
-        failed = done == NULL ? tell(connection, str_break_down, transport) : 0;
+        failed = done == NULL ? disconnect(connection, str_break_down, transport) : 0;
         if (failed == 0 && number(connection, Connection__pulled, &fd)) {
             PyErr_Clear();
             fd = -1;
@@ -2093,8 +2109,9 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     PyObject *now_one = PyDict_GetItemString(lane_names, "offer_one");
     if (now_offer != NULL && PyFunction_Check(now_offer))
         text_bound = PyDict_GetItemString(PyFunction_GET_GLOBALS(now_offer), "MOST_TEXT");
-    if (in_python == NULL || !PyFunction_Check(in_python) || now_pull == NULL || !now_seal || !bytes_bound
-        || !sum_bound || !text_bound || !seconds_bound || !ack_bound || !now_one || !now_several || !PyFunction_Check(now_several)
+    if (in_python == NULL || !PyFunction_Check(in_python) || now_pull == NULL || !now_seal
+        || !bytes_bound || !sum_bound || !text_bound || !seconds_bound || !ack_bound || !now_one
+        || !now_several || !PyFunction_Check(now_several)
         || !PyType_IsSubtype((PyTypeObject *)lane, &Numbers_type)) {
         Py_XDECREF(in_python), Py_XDECREF(now_pull);
         if (!PyErr_Occurred())

@@ -199,6 +199,35 @@ def test_a_plain_group_needs_nothing_of_the_python(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+class Shifted:
+    __slots__ = ("a", *Head.__slots__)
+
+
+class Borrowed:
+    """Members of another class, which lie elsewhere in its objects."""
+
+
+for _name in Head.__slots__:
+    setattr(Borrowed, _name, getattr(Head, _name))
+
+
+@needs_twin
+@pytest.mark.parametrize("classes", [(Shifted, object), (Borrowed, Spool)])
+def test_classes_that_do_not_fit_leave_those_before(classes: tuple[type, type]) -> None:
+    spool = Spool(Spools(lambda batch: None), "log", 1, 0)
+    spool.records.append(b"record")
+    try:
+        with pytest.raises(TypeError, match="is no slot"):
+            module.bind(*classes)
+        heads, numbers, records = {"log": Head("log", 3, 1, None, 0, 0)}, array("I"), []
+        found = module.append([(spool, 0, 1)], 0, heads, {}, numbers, records, 64, 1 << 20)
+    finally:
+        module.bind(Head, Spool)
+    assert found == (1, 6)
+    assert (numbers[:3].tolist(), records) == ([3, 1, 6], [b"record"])
+    assert (heads["log"].tail, heads["log"].total) == (1, 6)
+
+
 entries = st.lists(
     st.tuples(
         st.integers(0, 4), st.integers(0, 5), st.binary(max_size=80), st.sampled_from([0, 0, 0, 1])

@@ -59,7 +59,7 @@ _CHECK = 16
 
 #: Raised with every change of what `Spools.land`, `Spools.hear` or `pack_items`
 #: (`log/redis/appending/packing.py`) do, here and in the twin (`speedups/`).
-SPOOL = 4
+SPOOL = 5
 
 #: What became of an append: None where it is in the log.
 Outcome = Appended | BaseException | None

@@ -73,7 +73,7 @@ READ_BYTES = 112 << 10
 
 #: Raised with every change of what is done with records here, in `Writer._append_all` and in
 #: `journal.records_of`, and in the twin of all (`speedups/`).
-PAGES = 3
+PAGES = 4
 
 #: Columns of `READ`, the key before the first record, the most records; None: see Python.
 ReadPages = Callable[[str, str, str, bytes, bytes, int, int], "list[bytes] | None"]

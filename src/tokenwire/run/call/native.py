@@ -21,7 +21,7 @@ N = TypeVar("N")
 SWITCH = "TOKENWIRE_SPEEDUPS"
 #: Raised with every change of what `Lane.received`, `Lane._append`, `Connection.data_received` or
 #: `Connection.pull` do, here and in the twin.
-TWIN = 10
+TWIN = 11
 _ABSENT = "not installed"
 _REINSTALL = f"pip install --force-reinstall --no-deps tokenwire-speedups=={__version__}"
 
