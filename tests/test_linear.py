@@ -44,7 +44,7 @@ from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.problems import error_response, message_of
 from tokenwire.server.edge.sessions import cookie_of
 from tokenwire.server.settings import Settings
-from tokenwire.simulator.files import said_files, without_files
+from tokenwire.simulator.files import files_in_text, without_files
 from tokenwire.tools.calls.arguments import depth_of
 from tokenwire.tools.calls.arguments import parse_json as parse_arguments
 from tokenwire.tools.calls.outcome import error_text
@@ -193,7 +193,7 @@ ENTRIES: dict[str, Callable[[str], Any]] = {
     "arguments of a provider": values.parse_arguments,
     "whole number": whole_number,
     "principal": principal_fault,
-    "files": said_files,
+    "files": files_in_text,
     "without files": without_files,
 }
 #: What a text repeats to make a parser try the same again and again.

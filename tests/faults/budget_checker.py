@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tokenwire.relay.spending.bill import Bill, Sum
-from tokenwire.relay.spending.ledger import Account, Spent, Unit
+from tokenwire.relay.spending.ledger import Account, StoredSum, Unit
 
 __all__ = ["Most", "Settled", "check_money"]
 
@@ -43,7 +43,7 @@ class Most:
 
 
 def check_money(
-    runs: list[Settled], sums: dict[Account, Spent], most: Iterable[Most]
+    runs: list[Settled], sums: dict[Account, StoredSum], most: Iterable[Most]
 ) -> Iterable[str]:
     """What is broken. ``sums``: all of the accounts of the runs."""
     for one in runs:
@@ -59,7 +59,7 @@ def check_money(
         if entry.holdings:
             yield f"M4: {sorted(entry.holdings)} hold still of {_name(account)}"
     for limit in most:
-        taken = sums[limit.account].taken(limit.unit)
+        taken = sums[limit.account].committed(limit.unit)
         if taken > limit.amount + limit.beyond:
             yield (
                 f"M5: {taken} {limit.unit} of {_name(limit.account)} are used, of {limit.amount} "
@@ -81,7 +81,7 @@ def _billed(one: Settled) -> Iterable[str]:
         yield f"M6: {one.run} ended by a budget, and its log has none that is used up"
 
 
-def _summed(account: Account, entry: Spent, expected: Sum, count: int) -> Iterable[str]:
+def _summed(account: Account, entry: StoredSum, expected: Sum, count: int) -> Iterable[str]:
     """M2: nothing is lost; M3: nothing is counted twice."""
     for name, found, due in (
         ("runs", entry.runs, count),

@@ -33,7 +33,7 @@ from tokenwire.events.principal import parts_of
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.spending.budgets import account_of
-from tokenwire.relay.spending.ledger import Account, Spent, accounts_of
+from tokenwire.relay.spending.ledger import Account, StoredSum, accounts_of
 from tokenwire.relay.spending.reserved import reserved_accounts
 from tokenwire.relay.spending.settling import Settling, bill_in
 from tokenwire.run.call.spending import BUDGET
@@ -232,7 +232,7 @@ class BudgetHarness(Herd):
         return list(most.values())
 
     def _count_in(
-        self, settled: list[Settled], sums: dict[Account, Spent], most: list[Most]
+        self, settled: list[Settled], sums: dict[Account, StoredSum], most: list[Most]
     ) -> None:
         report = self.report
         report.runs += len(settled)
@@ -242,7 +242,7 @@ class BudgetHarness(Herd):
         report.ends = dict(ends)
         report.tokens += sum(line.sum.all_tokens for one in settled for line in one.bill.lines)
         for limit in most:
-            over = sums[limit.account].taken(limit.unit) - limit.amount
+            over = sums[limit.account].committed(limit.unit) - limit.amount
             report.used_up += over >= 0
             if limit.unit == "tokens":
                 report.beyond = max(report.beyond, over)

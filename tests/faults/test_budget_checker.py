@@ -11,7 +11,7 @@ import pytest
 from faults.budget_checker import Most, Settled, check_money
 from tokenwire.relay.spending.bill import Bill, BillLine, Sum
 from tokenwire.relay.spending.counts import Counts
-from tokenwire.relay.spending.ledger import Account, Holding, Spent
+from tokenwire.relay.spending.ledger import Account, Holding, StoredSum
 
 DAY = Account("spent-day", "2026-11-29.p.0", "eve")
 NEXT = Account("spent-day", "2026-11-30.p.0", "eve")
@@ -42,7 +42,7 @@ class Rest:
     """A store at rest: one run over midnight, one that was cut, and one that never called."""
 
     runs: list[Settled]
-    sums: dict[Account, Spent]
+    sums: dict[Account, StoredSum]
     most: list[Most]
 
     @property
@@ -50,8 +50,8 @@ class Rest:
         return " ".join(sorted({text[:2] for text in check_money(self.runs, self.sums, self.most)}))
 
 
-def spent(runs: int, *parts: Sum) -> Spent:
-    entry = Spent(runs=runs)
+def spent(runs: int, *parts: Sum) -> StoredSum:
+    entry = StoredSum(runs=runs)
     for part in parts:
         entry.add(part)
     return entry
@@ -105,7 +105,7 @@ def _lost_run(rest: Rest) -> None:
 
 
 def _lost_sum(rest: Rest) -> None:
-    rest.sums[THREAD] = Spent()
+    rest.sums[THREAD] = StoredSum()
 
 
 def _lost_estimate(rest: Rest) -> None:
@@ -126,7 +126,7 @@ def _twice_counted_once(rest: Rest) -> None:
 
 def _other_day(rest: Rest) -> None:
     rest.sums[DAY].add(used(5))
-    rest.sums[NEXT] = Spent()
+    rest.sums[NEXT] = StoredSum()
 
 
 def _held(rest: Rest) -> None:

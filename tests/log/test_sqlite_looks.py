@@ -181,7 +181,7 @@ def test_a_poll_does_not_look_where_the_writer_has(
     asyncio.run(main())
 
 
-class Telling:
+class Announcer:
     """What the threads of a process tell."""
 
     def __init__(self, *awaited: str) -> None:
@@ -206,7 +206,7 @@ async def file_with(folder: Path, *logs: str) -> SQLiteStore:
     return store
 
 
-def journals(store: SQLiteStore, telling: Telling) -> list[tuple[Any, Journal]]:
+def journals(store: SQLiteStore, telling: Announcer) -> list[tuple[Any, Journal]]:
     """Two threads' views, of which nothing that is in the file has to be told."""
     views = [(store._connect(False), Journal()) for _ in range(2)]
     for connection, journal in views:
@@ -220,7 +220,7 @@ def journals(store: SQLiteStore, telling: Telling) -> list[tuple[Any, Journal]]:
 def test_what_others_append_is_told_once_in_order_whichever_thread_looks(steps: list[str]) -> None:
     async def main(folder: Path) -> None:
         store = await file_with(folder, "a", "b", "c")
-        telling = Telling("a", "b")
+        telling = Announcer("a", "b")
         views = journals(store, telling)
         tails = dict.fromkeys("abc", 0)
         expected: dict[str, list[tuple[int, bytes]]] = {}
@@ -249,7 +249,7 @@ def test_rows_that_nobody_saw_are_told_as_anything_and_those_of_another_thread_a
 ) -> None:
     async def main() -> None:
         store = await file_with(tmp_path, "a")
-        telling = Telling("a")
+        telling = Announcer("a")
         (first, quick), (second, slow) = journals(store, telling)
 
         async def append(number: int) -> None:

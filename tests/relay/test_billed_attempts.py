@@ -23,7 +23,7 @@ from tokenwire.providers.base import Dialect, Target
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.spending.bill import day_of
 from tokenwire.relay.spending.budgets import budgets_of
-from tokenwire.relay.spending.ledger import Spent, owner_account
+from tokenwire.relay.spending.ledger import StoredSum, owner_account
 from tokenwire.relay.spending.settling import Settling, bill_in
 
 
@@ -63,7 +63,7 @@ async def played(runs: Runs, model: str) -> tuple[str, list[m.Event]]:
     return run.id, (await runs.replay(run.id)).events()
 
 
-async def settled_sum(settling: Settling) -> Spent:
+async def settled_sum(settling: Settling) -> StoredSum:
     account = owner_account("day", day_of(time.time(), UTC), "p", "")
     while (entry := await settling.ledger.read(account)).runs < 1:
         await asyncio.sleep(0.01)

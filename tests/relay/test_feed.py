@@ -144,8 +144,8 @@ def test_two_processes_tell_one_event_once(new_log: Callable[[], Store]) -> None
             await one.follow(SCOPE)
             for number in range(20):
                 event = {"type": "note", "principal": f"p{number}"}
-                one.tell(SCOPE, event, identity=f"left:p{number}")
-                two.tell(SCOPE, event, identity=f"left:p{number}")
+                one.announce(SCOPE, event, identity=f"left:p{number}")
+                two.announce(SCOPE, event, identity=f"left:p{number}")
             await asyncio.gather(one.flush(), two.flush())
             follower, _ = await open_feed(store, Feeds(store), SCOPE, None, lambda: None)
             follower.close()
@@ -261,7 +261,7 @@ def test_what_a_dead_process_left_untold_is_told_by_another(
                 busy = await dying.ask("hold it")
                 await reader.until(lambda: len(reader.events) == 1)
                 # From here on it is as if it died after each change, before it tells of it.
-                dying.runs.worker.feeds.tell = lambda *news, **how: None  # type: ignore[method-assign]
+                dying.runs.worker.feeds.announce = lambda *news, **how: None  # type: ignore[method-assign]
                 dying.conversations._promoter._task.cancel()  # type: ignore[union-attr]
                 turn = await dying.ask("a", while_busy="queue")
                 await reader.until(lambda: len(reader.events) == 2)

@@ -464,7 +464,7 @@ def test_a_waiting_turn_of_who_was_removed_is_dropped_for_good(opener: Opener, w
             more = await here.ask("of carl", principal="carl", **asked)
             last = await here.ask("more of bob", principal="bob", **asked)
             told: list[str] = []
-            here.runs.worker.feeds.tell_queue = told.append  # type: ignore[method-assign]
+            here.runs.worker.feeds.announce_queue = told.append  # type: ignore[method-assign]
             # Elsewhere: a process that dies before it has looked at the queue.
             members = here.runs.members if where == "here" else Members(here.runs.store)
             await members.put(ann, "carl", "approve")  # another role is the same membership

@@ -89,7 +89,7 @@ async def settled(store: Counted, count: int, clock: Clock) -> Notes:
     runs = await notes.due()
     assert len(runs) == count, "whoever left them may be gone"
     for run in runs:
-        notes.looked(run, b"open", clock.now - 100_000)
+        notes.reschedule(run, b"open", clock.now - 100_000)
     return notes
 
 
@@ -135,7 +135,7 @@ def test_the_end_of_a_run_whose_owner_is_gone_is_found(clock: Clock) -> None:
                 clock.now += 1
                 for run in await notes.due():
                     looks.append(clock.now - since)
-                    notes.looked(run, b"open", since)
+                    notes.reschedule(run, b"open", since)
             pauses = [b - a for a, b in zip([0.0, *looks], looks, strict=False)]
             assert all(
                 p <= max(module.LEAST_LOOK, at / 2) + 1 for p, at in zip(pauses, looks, strict=True)
@@ -156,7 +156,7 @@ def decoded(data: bytes) -> Marked:
 
 
 def marked_notes(store: Any) -> Notes:
-    return Notes(store, KIND, lambda data: module.look_at_end(decoded(data)))
+    return Notes(store, KIND, lambda data: module.end_check_time(decoded(data)))
 
 
 def test_a_marked_end_is_found_soon_however_old_the_run_is(url: str, clock: Clock) -> None:
@@ -171,12 +171,12 @@ def test_a_marked_end_is_found_soon_however_old_the_run_is(url: str, clock: Cloc
                 note = Marked(young if number == 1 else since)
                 assert await owner.expect(f"run-{number}", msgspec.json.encode(note))
             for run in await other.due():
-                other.looked(run, b"", since)
+                other.reschedule(run, b"", since)
             clock.now += module.LEAST_LOOK
             for run in await other.due():
                 data = await other.get(run)
                 assert data is not None
-                other.looked(run, data, decoded(data).since)
+                other.reschedule(run, data, decoded(data).since)
             await owner.mark("run-7", decoded)
             await owner.mark("run-1", decoded)  # young: its age is soon enough
             await owner.mark("gone", decoded)
@@ -188,7 +188,7 @@ def test_a_marked_end_is_found_soon_however_old_the_run_is(url: str, clock: Cloc
             # It has not ended yet: it is looked at again, less and less often.
             data = await other.get("run-7")
             assert data is not None
-            other.looked("run-7", data, max(decoded(data).since, decoded(data).ends))
+            other.reschedule("run-7", data, max(decoded(data).since, decoded(data).ends))
             clock.now += module.LEAST_LOOK
             assert "run-7" in await other.due()
 
@@ -205,7 +205,7 @@ def test_a_look_that_failed_follows_again_and_what_failed_for_good_does_not(cloc
             clock.now += module.LEAST_LOOK
             assert await notes.due() == ["run"]
             await store.set_document(KIND, "run", b"inf")
-            notes.looked("run", b"inf", clock.now)
+            notes.reschedule("run", b"inf", clock.now)
             clock.now += 1e9
             assert await notes.due() == []
 

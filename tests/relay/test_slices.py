@@ -45,7 +45,7 @@ from tokenwire.relay.spending.allowance import RunAllowance
 from tokenwire.relay.spending.allowances import Allowances
 from tokenwire.relay.spending.bill import day_of
 from tokenwire.relay.spending.budgets import budgets_of
-from tokenwire.relay.spending.ledger import Spent, owner_account
+from tokenwire.relay.spending.ledger import StoredSum, owner_account
 from tokenwire.relay.spending.meter import Meter
 from tokenwire.relay.spending.settling import Settling
 from tokenwire.tools.registry import tool
@@ -73,12 +73,12 @@ async def events_of(runs: Runs, run: str) -> list[object]:
     return list((await runs.replay(run)).events())
 
 
-async def day_sum(settling: Settling, principal: str = "") -> Spent:
+async def day_sum(settling: Settling, principal: str = "") -> StoredSum:
     account = owner_account("day", day_of(time.time(), UTC), "p", principal)
     return await settling.ledger.read(account)
 
 
-async def settled_sum(settling: Settling, runs: int, principal: str = "") -> Spent:
+async def settled_sum(settling: Settling, runs: int, principal: str = "") -> StoredSum:
     while (entry := await day_sum(settling, principal)).runs < runs:
         await asyncio.sleep(0.01)
     return entry
@@ -220,7 +220,7 @@ class World:
             event.seq = len(log) + 1
             log.append(event)
             if isinstance(event, TextDelta):
-                allowance.said(len(event.text))
+                allowance.count_text(len(event.text))
             else:
                 allowance.apply(event)
             self.check()
@@ -379,12 +379,12 @@ def test_one_read_beyond_a_slice_and_near_the_end_goes_on() -> None:
 
     async def main() -> None:
         allowance = await allowance_of(MemoryStore(), "principal/day=2000")
-        allowance.said(4 * 1700)
+        allowance.count_text(4 * 1700)
         assert await said_of(allowance) == [("principal/day", True)]
         assert allowance.left >= 4 * SLICE - 4
-        allowance.said(4 * 200)
+        allowance.count_text(4 * 200)
         assert await said_of(allowance) == []
-        allowance.said(4 * 150)
+        allowance.count_text(4 * 150)
         assert await said_of(allowance) == [("principal/day", False)]
         allowance.close()
 
@@ -395,13 +395,13 @@ def test_the_budget_that_is_used_up_is_named_not_one_whose_slice_is() -> None:
     async def main() -> None:
         budgets = ("principal/day=100000", "tenant/month=600", "principal/month=50000")
         allowance = await allowance_of(MemoryStore(), *budgets)
-        allowance.said(4 * 700)
+        allowance.count_text(4 * 700)
         assert await said_of(allowance) == [("tenant/month", False)]
         allowance.close()
         allowance = await allowance_of(MemoryStore(), *budgets)
-        allowance.said(4 * 500)
+        allowance.count_text(4 * 500)
         assert await said_of(allowance) == [("tenant/month", True)]
-        allowance.said(4 * 200)
+        allowance.count_text(4 * 200)
         assert await said_of(allowance) == [("tenant/month", False)]
         allowance.close()
 
@@ -424,9 +424,9 @@ def test_what_is_reserved_and_not_used_is_a_figure() -> None:
         assert allowances.reserved_tokens == SLICE
         for event in (RunStart(run=run), StepStart(step=1), TextStart(part=0, step=1)):
             allowance.apply(event)
-        allowance.said(4 * 30)
+        allowance.count_text(4 * 30)
         assert allowances.reserved_tokens == SLICE - 30
-        allowance.said(4 * 90)  # more than it has reserved
+        allowance.count_text(4 * 90)  # more than it has reserved
         assert allowances.reserved_tokens == 0
         allowance.close()
         assert allowances.reserved_tokens == 0

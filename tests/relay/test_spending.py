@@ -35,7 +35,7 @@ from tokenwire.relay.record import Chain
 from tokenwire.relay.spending import settling as settling_module
 from tokenwire.relay.spending.bill import bill_of, costs_by_kind, day_of, zone_of
 from tokenwire.relay.spending.counts import MOST_TOKENS, Counts, counts_of, details_of
-from tokenwire.relay.spending.ledger import Spent, owner_account, thread_account
+from tokenwire.relay.spending.ledger import StoredSum, owner_account, thread_account
 from tokenwire.relay.spending.meter import Meter, ModelCall, read_calls
 from tokenwire.relay.spending.prices import (
     NANOS,
@@ -474,7 +474,7 @@ def names(count: int) -> list[str]:
     return [f"run-{number:016d}" for number in range(count)]
 
 
-async def sums(store: Store, principal: str = "eve") -> list[Spent]:
+async def sums(store: Store, principal: str = "eve") -> list[StoredSum]:
     ledger = Settling(store, UTC).ledger
     accounts = [
         owner_account("day", DAY, "p", principal),
@@ -644,7 +644,7 @@ def test_old_sums_go() -> None:
         new = owner_account("day", today, "p", "eve")
         for account in (old, old_month, new):
             await store.set_document(
-                account.kind, account.name, msgspec.msgpack.encode(Spent(runs=1))
+                account.kind, account.name, msgspec.msgpack.encode(StoredSum(runs=1))
             )
         await ledger.sweep()
         assert [(await ledger.read(a)).runs for a in (old, old_month, new)] == [0, 0, 1]

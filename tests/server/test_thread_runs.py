@@ -120,14 +120,14 @@ def test_ten_thousand_events_and_a_reader_that_takes_its_time(url: str, tmp_path
             await store.create(
                 run, owner="test", meta=msgspec.json.encode(meta), thread=SCOPE, lease=1e6
             )
-            worker.feeds.tell_run(SCOPE, run)
+            worker.feeds.announce_run(SCOPE, run)
             chain = Chain(run)
             for first in range(1, count + 1, 500):
                 records = [chain.seal(Data(name="n", payload=n)) for n in range(first, first + 500)]
                 is_last = first + 500 > count
                 close = "complete" if is_last else None
                 await store.append(run, epoch=1, first=first, records=records, close=close)
-            worker.feeds.tell_run(SCOPE, run)
+            worker.feeds.announce_run(SCOPE, run)
             await worker.feeds.flush()
             payloads: list[int] = []
             kinds: list[str] = []

@@ -136,7 +136,7 @@ class AgentEngine:
             yield self.fail(error)
         except Exception as error:
             yield self.fail(self._safe(error))
-        self.tell_end(self.fold)
+        self.report_end(self.fold)
 
     def fail(self, error: TokenwireError) -> list[Event]:
         """The events that end the run because of ``error``."""
@@ -146,7 +146,7 @@ class AgentEngine:
     def make_up(self) -> None:
         """The fold is never behind."""
 
-    def tell_end(self, state: Fold) -> None:
+    def report_end(self, state: Fold) -> None:
         """Report the run's end to observers."""
         if state.outcome is None:
             return

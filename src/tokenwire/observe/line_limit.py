@@ -27,7 +27,7 @@ class LineLimit:
         """Log a line, or count it when there was one of its kind within the pause."""
         now = time.monotonic()
         if now >= self._due:
-            self._say_omitted()
+            self._log_omitted()
             self._due = now + self._seconds
             self._logger.log(self._level, message, *args)
             return
@@ -40,9 +40,9 @@ class LineLimit:
     def _flush(self) -> None:
         if self._omitted:
             self._due = time.monotonic() + self._seconds
-        self._say_omitted()
+        self._log_omitted()
 
-    def _say_omitted(self) -> None:
+    def _log_omitted(self) -> None:
         if self._omitted:
             number, self._omitted = self._omitted, 0
             self._logger.log(self._level, "%s (%d more of them)", self._last, number)

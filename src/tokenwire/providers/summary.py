@@ -49,8 +49,8 @@ def facts(events: Iterable[Any]) -> dict[str, Any]:
     state, others = _State(0), _others(events)
     for event in events:
         state.see(event)
-    more = {"choices": [state.said(), *(o.said() for o in others)]} if others else {}
-    content = state.said()
+    more = {"choices": [state.as_choice(), *(o.as_choice() for o in others)]} if others else {}
+    content = state.as_choice()
     del content["index"]
     return content | {
         "usage": state.our_usage(),
@@ -204,7 +204,7 @@ class _State:
                 item["tool_use_id"] = start.call_id
         return list(by_place.values())
 
-    def said(self) -> dict[str, Any]:
+    def as_choice(self) -> dict[str, Any]:
         return {
             "index": self.choice,
             "text": self.joined("text"),

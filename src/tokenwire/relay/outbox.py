@@ -34,7 +34,13 @@ from tokenwire.relay.documents.private import model_input
 from tokenwire.relay.push.deliveries import PushDeliveries
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.spending.settling import Settling
-from tokenwire.relay.upkeep.notes import MOST_SECONDS, UNMADE_SECONDS, Attempts, Notes, look_at_end
+from tokenwire.relay.upkeep.notes import (
+    MOST_SECONDS,
+    UNMADE_SECONDS,
+    Attempts,
+    Notes,
+    end_check_time,
+)
 from tokenwire.relay.upkeep.rounds import Rounds
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.webhooks.deliveries import Deliveries
@@ -191,7 +197,9 @@ class _Ends:
     def __init__(self, store: Store, on_end: OnEndAlone) -> None:
         self._store, self._on_end = store, on_end
         self._notes = Notes(store, _KIND, _due)
-        self._rounds = Rounds("ends of runs could not be told", self._look_at_all, self._notes.due)
+        self._rounds = Rounds(
+            "ends of runs could not be delivered", self._look_at_all, self._notes.due
+        )
 
     def open(self) -> None:
         """Begin to tell."""
@@ -215,7 +223,7 @@ class _Ends:
         return {run for run, data in notes.items() if not _decoded(data).is_failed}
 
     async def drop(self, runs: list[str]) -> None:
-        """The runs are gone, and with them what could not be told of them."""
+        """Forget undelivered ends of runs that were erased."""
         await asyncio.gather(*(self.forget(run) for run in await self._notes.of(runs)))
 
     async def ending(self, run: str) -> None:
@@ -227,7 +235,7 @@ class _Ends:
         self._rounds.soon(run)
 
     async def failed(self) -> dict[str, str]:
-        """Runs whose end could not be told for a day, with the last error."""
+        """Runs whose end could not be delivered for a day, with the last error."""
         decoded = {run: _decoded(data) for run, data in (await self._notes.all()).items()}
         return {run: note.error or "" for run, note in decoded.items() if note.is_failed}
 
@@ -244,12 +252,12 @@ class _Ends:
     async def _look_at(self, run: str) -> None:
         data = await self._notes.get(run)
         if data is None:
-            return self._notes.looked(run, None, 0.0)
+            return self._notes.reschedule(run, None, 0.0)
         note = _decoded(data)
         since = max(note.since, note.ends)
-        return self._notes.looked(run, await self._tell_if_due(run, data), since)
+        return self._notes.reschedule(run, await self._deliver_if_due(run, data), since)
 
-    async def _tell_if_due(self, run: str, data: bytes) -> bytes | None:
+    async def _deliver_if_due(self, run: str, data: bytes) -> bytes | None:
         """Call the application where it is time; the note as it is then."""
         note, now = _decoded(data), time.time()
         if note.is_failed or now < note.until:
@@ -267,10 +275,10 @@ class _Ends:
         note.claim = secrets.token_hex(8)
         mine = msgspec.json.encode(note)
         if await self._notes.swap(run, data, mine):
-            return await self._tell(run, meta_of(info), note, mine)
+            return await self._deliver(run, meta_of(info), note, mine)
         return data
 
-    async def _tell(self, run: str, meta: RunMeta, note: _Note, mine: bytes) -> bytes | None:
+    async def _deliver(self, run: str, meta: RunMeta, note: _Note, mine: bytes) -> bytes | None:
         """Call the application; returns the note, which says what became of it."""
         try:
             async with asyncio.timeout(CALL_SECONDS):
@@ -331,7 +339,7 @@ def _due(data: bytes) -> float | None:
     note = _decoded(data)
     if note.is_failed:
         return float("inf")
-    return note.until if note.tries else look_at_end(note)
+    return note.until if note.tries else end_check_time(note)
 
 
 def _is_ours(error: BaseException) -> bool:

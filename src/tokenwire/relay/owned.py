@@ -298,7 +298,7 @@ class OwnedRun:
             if self._first:
                 await self.producer.write(self._first)
             # Of a run of another worker nobody knows what that one had told.
-            waiting, fold = self._tell_waits([] if self._is_new else None), self.loop.fold
+            waiting, fold = self._report_waits([] if self._is_new else None), self.loop.fold
             await self.list_waits()
             batches = self.loop.batches()
             try:
@@ -307,17 +307,17 @@ class OwnedRun:
                         await self.producer.put(batch)
                     else:
                         await self._write_listed(batch)
-                    waiting = self._tell_waits(waiting)
+                    waiting = self._report_waits(waiting)
             finally:
                 await batches.aclose()
         except (LimitError, OnEndError) as error:
             await self._fail(error)
         except FencedError:
-            self._tell_fenced()
+            self._report_fenced()
         except (NotFoundError, GoneError):
             # By another process: the one that deleted it tells of it.
             _log.info("run %s was erased; this worker stops it", self.run)
-            self._tell_left("erased")
+            self._report_left("erased")
         except LogError as error:
             _log.error("run %s: %s; this worker stops it", self.run, error)
             # A store that others share may be there for them; one that is full is so for all.
@@ -325,10 +325,10 @@ class OwnedRun:
                 await self._fail(error)
             else:  # another worker may resume it; who reads it here need not wait for that
                 self._owner.failed(self.run, error)
-                self._tell_left("store")
+                self._report_left("store")
         except asyncio.CancelledError:
             if self.producer.is_fenced:
-                self._tell_fenced()
+                self._report_fenced()
             raise
         except Exception:
             _log.exception("run %s failed inside", self.run)
@@ -363,20 +363,20 @@ class OwnedRun:
         await self.producer.write(batch)
         await self.list_waits()
 
-    def _tell_waits(self, before: list[str] | None) -> list[str]:
+    def _report_waits(self, before: list[str] | None) -> list[str]:
         """Report what the run waits for, if it is another than ``before``."""
         waiting = self.loop.fold.waiting
         if waiting != before:
             self._owner.waits_changed(self.loop.plan, self.loop.fold)
         return waiting
 
-    def _tell_left(self, why: str) -> None:
+    def _report_left(self, why: str) -> None:
         """Report that this process works no more at the run, which has not ended."""
         report(RunLeft(self.run, why, self.producer.epoch))
 
-    def _tell_fenced(self) -> None:
+    def _report_fenced(self) -> None:
         _log.warning("run %s was taken over by another worker; this worker stops", self.run)
-        self._tell_left("fenced")
+        self._report_left("fenced")
 
     def _over(self, _: asyncio.Task[None]) -> None:
         unsubscribe, self._unsubscribe = self._unsubscribe, _nothing  # it has this run
@@ -392,7 +392,7 @@ class OwnedRun:
         try:
             if limits is None and self.loop.order.seq == self.producer.tail:
                 await self.producer.write(self.loop.fail(error))
-                self.loop.tell_end(self.loop.fold)
+                self.loop.report_end(self.loop.fold)
                 await self.list_waits()
                 return
             replay = await write_end(
@@ -404,15 +404,15 @@ class OwnedRun:
                 limits=limits,
                 ending=self.producer.ending,
             )
-            self.loop.tell_end(replay.fold)
+            self.loop.report_end(replay.fold)
             if replay.fold.approvals:
                 listing = RunWaits(self._owner.waiting, self._store, self.run, is_new=False)
                 await listing.settle(replay.fold)
         except LogError as end_error:
             _log.error("run %s could not be ended: %s", self.run, end_error)
             self._owner.failed(self.run, error)
-            self._tell_left("fenced" if isinstance(end_error, FencedError) else "store")
+            self._report_left("fenced" if isinstance(end_error, FencedError) else "store")
         except Exception:
             _log.exception("run %s could not be ended", self.run)
             self._owner.failed(self.run, error)
-            self._tell_left("store")
+            self._report_left("store")

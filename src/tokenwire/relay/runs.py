@@ -403,7 +403,7 @@ class Runs:
         await checked_run(self.store, self.members, run, principal, "approve", member=member)
         is_taken = await self._answer(run, answer)
         if info.thread is not None:
-            self.worker.feeds.tell_approval(info.thread, run, answer)
+            self.worker.feeds.announce_approval(info.thread, run, answer)
         return is_taken
 
     async def supersede(self, run: str, *, reason: str, principal: str = "") -> None:
@@ -457,7 +457,7 @@ class Runs:
         await self.store.delete(run)
         abandoned.stop(work)
         if info.thread is not None:
-            self.worker.feeds.tell_run(info.thread, run)
+            self.worker.feeds.announce_run(info.thread, run)
         if info.closed is None:
             seconds = max(0.0, time.time() - info.created)
             report(RunEnded(run, meta.model, "deleted", None, seconds, info.tail))

@@ -101,9 +101,9 @@ class Threads:
 
         entry = await self._change(name, change)
         if entry is not None and entry.run == run:
-            self._feeds.tell_title(name)
+            self._feeds.announce_title(name)
         else:
-            self._feeds.tell_lists(name)
+            self._feeds.announce_lists(name)
 
     async def rename(self, principal: str, thread: str, title: str) -> ThreadInfo:
         """Set the title; an empty one restores the name that the thread had by itself. Raises
@@ -112,7 +112,7 @@ class Threads:
         name = access.scope
         entry = await self.note(name)
         await self._store.set_document(TITLE, name, title.encode() or None)
-        self._feeds.tell_title(name)
+        self._feeds.announce_title(name)
         return ThreadInfo(thread=thread, title=title or entry.first, updated=entry.updated)
 
     async def set_rules(
@@ -146,7 +146,7 @@ class Threads:
             await self._store.set_document(_UNUSED, name, b"1")
             new = Entry(updated=time.time())
             entry = await self._change(name, lambda entry: entry or new)
-            self._feeds.tell_lists(name)
+            self._feeds.announce_lists(name)
         return entry or Entry()
 
     async def check_owner(self, info: RunInfo, principal: str) -> None:
@@ -180,7 +180,7 @@ class Threads:
             return entry
 
         if await self._change(name, change) is not None:
-            self._feeds.tell_title(name)
+            self._feeds.announce_title(name)
 
     async def erase(self, thread: str, principal: str) -> None:
         """Erase the conversation, what waits in it, and all of its runs. Raises `NotFoundError`,
@@ -240,18 +240,18 @@ class Threads:
         await self._forget_shared(name)
         if entry is None or await store.swap_document(ENTRY, name, entry, None):
             await store.set_document(TITLE, name, None)
-        self._tell_gone(name)
+        self._announce_removal(name)
 
     async def _forget(self, name: str) -> None:
         await self._forget_shared(name)
         for kind in (TITLE, ENTRY, _UNUSED):
             await self._store.set_document(kind, name, None)
-        self._tell_gone(name)
+        self._announce_removal(name)
 
-    def _tell_gone(self, name: str) -> None:
+    def _announce_removal(self, name: str) -> None:
         """The list of whoever began it; those of members hear of the end of their memberships."""
         principal, thread = parts_of_scope(name)
-        self._feeds.tell_lists(name, {principal: thread})
+        self._feeds.announce_lists(name, {principal: thread})
 
     @property
     def _feeds(self) -> Feeds:

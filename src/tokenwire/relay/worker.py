@@ -232,7 +232,7 @@ class Worker:
         start = start_of(owned.run, owned.loop.plan)
         epoch = owned.producer.epoch
         replay = await self.end(replay, partial(ending, how=how), epoch, start)
-        owned.loop.tell_end(replay.fold)
+        owned.loop.report_end(replay.fold)
         self._tell(owned.loop.plan)
 
     async def end(self, replay: Replay, end_of: EndOf, epoch: int, start: RunStart) -> Replay:
@@ -451,14 +451,14 @@ class Worker:
     def _tell(self, plan: Plan) -> None:
         """The run's conversation hears what has become of it."""
         if plan.scope is not None:
-            self.feeds.tell_run(plan.scope, plan.run)
+            self.feeds.announce_run(plan.scope, plan.run)
 
     def waits_changed(self, plan: Plan, fold: Fold) -> None:
         """What a run of this process waits for is another now."""
         if self.outbox is not None:
             self.outbox.waits(plan.run, fold)
         if plan.scope is not None:
-            self.feeds.tell_waits(plan.scope, plan.run, fold)
+            self.feeds.announce_waits(plan.scope, plan.run, fold)
 
     def failed(self, run: str, error: Exception) -> None:
         """A run of this process failed without an end in its log: its readers here hear of it."""

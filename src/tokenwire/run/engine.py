@@ -91,7 +91,7 @@ class Engine(Protocol):
         """`fold` has all that `sink` has, when this returns; it may be some words behind else."""
         ...
 
-    def tell_end(self, state: Fold) -> None:
+    def report_end(self, state: Fold) -> None:
         """Report the run's end to observers."""
         ...
 

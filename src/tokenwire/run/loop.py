@@ -155,7 +155,7 @@ class Loop:
         first: Sequence[Event] = ()  # of the next batch, so that a store writes both at once
         try:
             if self.order.state == "new":
-                self._tell_start()
+                self._report_start()
                 first = self._stamp([self.plan.run_start(self._wall())])
             step, has_called = self._unfinished(), False
             while self._then == "go-on" and (has_called or self.inbox.cancelled is None):
@@ -179,14 +179,14 @@ class Loop:
             raise failure.error from None
         except Exception as error:
             yield [*first, *self.fail(public_error(error, self.plan.run))]
-        self.tell_end(self.fold)
+        self.report_end(self.fold)
 
-    def _tell_start(self) -> None:
+    def _report_start(self) -> None:
         plan = self.plan
         if plan.operation is None:
             report(plan.started())
         else:
-            report(AnswerStarted(plan.run, plan.operation, plan.model, plan.asked()))
+            report(AnswerStarted(plan.run, plan.operation, plan.model, plan.request_facts()))
 
     async def _to_inbox(self, answer: ApprovalAnswer) -> None:
         self.inbox.put(answer)
@@ -196,7 +196,7 @@ class Loop:
         if self._make_up is not None:
             self._make_up()
 
-    def tell_end(self, state: Fold) -> None:
+    def report_end(self, state: Fold) -> None:
         """Report the run's end to observers; called once, by whoever wrote the end."""
         if state.outcome is None:
             return

@@ -65,8 +65,8 @@ class Plan(msgspec.Struct, kw_only=True):
     #: Called after a step's calls have their results; True ends the run there.
     stop_when: Callable[[Fold], bool] | None = None
 
-    def asked(self) -> RequestFacts:
-        """What its first model is asked with, for observers."""
+    def request_facts(self) -> RequestFacts:
+        """The request to its first model, for observers."""
         if not self.candidates:
             return request_facts(self.request)
         _, target = self.candidates[0]
@@ -75,7 +75,7 @@ class Plan(msgspec.Struct, kw_only=True):
     def started(self) -> RunStarted:
         """The fact that it starts."""
         agent = None if self.agent is None else self.agent.name
-        return RunStarted(self.run, self.model, self.thread, agent, self.asked())
+        return RunStarted(self.run, self.model, self.thread, agent, self.request_facts())
 
     def run_start(self, now: float) -> RunStart:
         """The first event of the run, at a Unix time."""

@@ -35,7 +35,7 @@ from tokenwire.server.edge.guard import Guard
 from tokenwire.server.hooks import hooks_of, named_function
 from tokenwire.server.hosted import Hosted
 from tokenwire.server.openapi import routes as openapi_routes
-from tokenwire.server.own_wires.installed import checked, installed_wires, say_broken
+from tokenwire.server.own_wires.installed import checked, installed_wires, log_broken_wire
 from tokenwire.server.own_wires.routes import own_routes
 from tokenwire.server.routes import ag_ui, ai_sdk, anthropic, openai
 from tokenwire.server.routes import chat as routes_chat
@@ -169,7 +169,7 @@ class App:
             try:
                 self.add_wire(wire)
             except ConfigError as error:
-                say_broken(f"'{wire.name}' ({label_of(wire.encoder)})", error)
+                log_broken_wire(f"'{wire.name}' ({label_of(wire.encoder)})", error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, or the lifespan."""

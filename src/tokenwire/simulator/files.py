@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenwire.simulator.script import SentFile
 
-__all__ = ["files_of", "said_files", "without_files"]
+__all__ = ["files_in_text", "files_of", "without_files"]
 
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[^,]*)?,(.*)", re.DOTALL)
 #: A text file, as clients write one among the words of a message.
@@ -24,12 +24,12 @@ def files_of(content: Any, images: Any = None) -> list[SentFile]:
     """The files of a message's content (a text, or a list of parts), and of Ollama's ``images``."""
     files: list[SentFile] = []
     if isinstance(content, str):
-        files += said_files(content)
+        files += files_in_text(content)
     for part in content if isinstance(content, list) else ():
         if not isinstance(part, dict):
             continue
         if isinstance(text := part.get("text"), str):
-            files += said_files(text)
+            files += files_in_text(text)
         elif (file := _file(part)) is not None:
             files.append(file)
     for data in images if isinstance(images, list) else ():
@@ -37,7 +37,7 @@ def files_of(content: Any, images: Any = None) -> list[SentFile]:
     return files
 
 
-def said_files(text: str) -> list[SentFile]:
+def files_in_text(text: str) -> list[SentFile]:
     """Text files that were written into the words."""
     return [
         SentFile(head[1], head[2], len(text[head.end() : end].encode()))

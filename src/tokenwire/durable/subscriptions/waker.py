@@ -29,7 +29,7 @@ __all__ = ["Waker"]
 
 #: Webhooks that one process calls at once.
 _MOST_CALLS = 32
-#: Telling a wake takes at most this long; then somebody else may.
+#: Announcer a wake takes at most this long; then somebody else may.
 _DELIVERY_SECONDS = CALL_SECONDS + 10.0
 #: Between two looks for what other processes left, and at all streams of all subscriptions.
 _LOOK_SECONDS, _SCAN_SECONDS = 30.0, 600.0
@@ -152,7 +152,7 @@ class Waker:
         except (ProviderError, Refusal) as failure:
             error = failure.message
         except TokenwireError as failure:
-            _log.warning("a wake could not be told: %s", failure)
+            _log.warning("cannot deliver a wake: %s", failure)
             error = "the server could not tell the wake"
 
         def act(current: Subscription, tails: dict[str, Tail | None]) -> None:

@@ -52,7 +52,7 @@ class Acts(ABC):
         """Write the records of this transaction into the journal."""
 
     @abstractmethod
-    def _tell_erased(self, sid: int) -> None:
+    def _mark_erased(self, sid: int) -> None:
         """The log of this number is gone, for whoever knows something of it."""
 
     def _count(self, name: str, change: int) -> None:
@@ -186,7 +186,7 @@ class Acts(ABC):
         if ending is None:
             return False
         sid, closed, records, size = ending
-        self._tell_erased(sid)
+        self._mark_erased(sid)
         self._count("logs", -1)
         if closed is not None:
             self._count("ended_records", -records)

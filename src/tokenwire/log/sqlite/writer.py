@@ -332,7 +332,7 @@ class Writer(Acts):
         in a page is ``paged`` then; 0: they have to look."""
         self._numbers.extend((sid, 0, 0, paged))
 
-    def _tell_erased(self, sid: int) -> None:
+    def _mark_erased(self, sid: int) -> None:
         self._pager.forget(sid)
         self._mark(sid)
 

@@ -37,11 +37,11 @@ def name_and_attributes(fact: _Begun | _Answer) -> tuple[str, dict[str, Any]]:
         "gen_ai.request.stream": True if agent is None else None,
     }
     if request is not None:
-        attributes |= _asked(request)
-    return f"{operation} {agent or fact.model}", _given(attributes)
+        attributes |= _request_attributes(request)
+    return f"{operation} {agent or fact.model}", _without_none(attributes)
 
 
-def _asked(request: RequestFacts) -> dict[str, Any]:
+def _request_attributes(request: RequestFacts) -> dict[str, Any]:
     return {
         "gen_ai.provider.name": request.provider,
         "gen_ai.output.type": request.output,
@@ -56,13 +56,15 @@ def _asked(request: RequestFacts) -> dict[str, Any]:
 
 def server_attributes(address: str | None, port: int | None) -> dict[str, Any]:
     """Where the model is."""
-    return _given({"server.address": address, "server.port": None if address is None else port})
+    return _without_none(
+        {"server.address": address, "server.port": None if address is None else port}
+    )
 
 
 def conclusion(fact: RunEnded | AnswerEnded) -> dict[str, Any]:
     """How it ended; without what the provider did not report."""
     reason, unknown = fact.finish_reason, fact.usage_unknown
-    return _given(
+    return _without_none(
         {
             "gen_ai.usage.input_tokens": fact.input_tokens or (None if unknown else 0),
             "gen_ai.usage.output_tokens": fact.output_tokens or (None if unknown else 0),
@@ -93,5 +95,5 @@ def failure_label(code: str | None) -> dict[str, str]:
     return {"error.type": code} if code else {}
 
 
-def _given(attributes: dict[str, Any]) -> dict[str, Any]:
+def _without_none(attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value is not None}

@@ -315,7 +315,7 @@ class ChatDecoder(PayloadDecoder):
         if isinstance(content, int | float):
             content = dump(content)  # a server that writes an answer in JSON as a value of it
         if isinstance(content, str):
-            choice.said(choice.new_text("content", content) if self._cumulative else content)
+            choice.add_content(choice.new_text("content", content) if self._cumulative else content)
         else:
             for block in [content] if isinstance(content, dict) else items(content):
                 self._block(choice, block)
@@ -341,7 +341,7 @@ class ChatDecoder(PayloadDecoder):
     def _block(self, choice: OpenChoice, block: Any) -> None:
         """One element of a content that comes as a list."""
         if isinstance(block, str):
-            choice.said(block)
+            choice.add_content(block)
             return
         value = obj(block)
         kind = value.get("type")
@@ -354,7 +354,7 @@ class ChatDecoder(PayloadDecoder):
         elif kind in ("image_url", "image"):
             choice.show(value)
         elif isinstance(value.get("text"), str):
-            choice.said(value["text"])
+            choice.add_content(value["text"])
         elif kind == "reference" and choice.text is not None:
             choice.cite(citation(value, source=dump(value.get("reference_ids"))))
         elif value:

@@ -149,7 +149,7 @@ class OpenChoice:
         self.cumulative[field] = text
         return text[len(before) :]
 
-    def said(self, content: str) -> None:
+    def add_content(self, content: str) -> None:
         """Content, which may hold reasoning between tags where the server is such."""
         if self.tags is None:
             if content:

@@ -277,9 +277,9 @@ class Admission:
         feeds = self._worker.feeds
         for run in before.open:
             if run not in after.open:
-                feeds.tell_run(scope, run)
+                feeds.announce_run(scope, run)
         if before.waiting != after.waiting or before.head != after.head:
-            feeds.tell_queue(scope)
+            feeds.announce_queue(scope)
 
     def _is_stale(self, scope: str, note: bytes) -> bool:
         """Whether a note was there for a while, and nothing to start. Whoever writes one changes

@@ -126,6 +126,6 @@ class Promoter:
                 continue
             for run in state.running if state is not None else ():
                 if run not in worker.owned:
-                    worker.feeds.tell_run(scope, run)
-            worker.feeds.tell_queue(scope)
+                    worker.feeds.announce_run(scope, run)
+            worker.feeds.announce_queue(scope)
             worker.feeds.repair(scope)

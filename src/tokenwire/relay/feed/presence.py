@@ -80,7 +80,7 @@ class Seat:
         if not self._has_changed:
             return None, typing
         self._has_changed = False
-        return self._presence.there(self.scope), typing
+        return self._presence.present(self.scope), typing
 
     def leave(self, *, returning: bool) -> None:
         """The stream has ended; ``returning``: its reader is about to come back."""
@@ -139,7 +139,7 @@ class Presence:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._work(), name="presence")
 
-    def there(self, scope: str) -> list[str]:
+    def present(self, scope: str) -> list[str]:
         """The people who have the conversation open, on all processes. Without keys they have no
         names."""
         people = set(self._here(scope).people)
@@ -153,7 +153,7 @@ class Presence:
         return _Here(sorted(people), dict(self._typing.get(scope, {})))
 
     def _changed(self, scope: str) -> None:
-        there = self.there(scope)
+        there = self.present(scope)
         before = self._people.get(scope)
         if scope in self._seats:
             self._people[scope] = there
@@ -186,7 +186,7 @@ class Presence:
                     await self._say()
                     await self._listen()
                 except LogError as error:
-                    _log.info("presence could not be told: %s", error)
+                    _log.info("cannot publish presence: %s", error)
             await asyncio.sleep(_LOOK)
 
     def _forget(self) -> None:

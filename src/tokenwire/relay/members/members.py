@@ -51,7 +51,7 @@ def is_shared_id(thread: str) -> bool:
 class News(Protocol):
     """Who publishes what has changed (`tokenwire.relay.conversation.feed.Feeds`)."""
 
-    def tell_members(
+    def announce_members(
         self, scope: str, changes: list[dict[str, Any]], removed: dict[str, str]
     ) -> None:
         """``changes``: the events of the feed; ``removed``: the principals who belong to the
@@ -212,7 +212,7 @@ class Members:
         for name in roster.members:
             await self._store.set_document(_JOINED, scope_of(name, roster.id), None)
         if self._news is not None:
-            self._news.tell_members(scope, [], _names(scope, roster, roster.members))
+            self._news.announce_members(scope, [], _names(scope, roster, roster.members))
         await self.watch.changed(scope)
 
     # --- inside --------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Members:
                 if self._news is not None:
                     removed = roster.members.keys() - changed.members.keys()
                     names = _names(scope, roster, removed)
-                    self._news.tell_members(scope, roster.events(changed, by), names)
+                    self._news.announce_members(scope, roster.events(changed, by), names)
                 if not roster.members.keys() <= changed.members.keys():
                     await self.watch.changed(scope)
                 return changed

@@ -85,7 +85,7 @@ class Watch:
 
         if self._store.shared and (self._task is None or self._task.done()):
             self._count = None  # nobody has looked for a while
-            self._task = asyncio.get_running_loop().create_task(self._look_forever())
+            self._task = asyncio.get_running_loop().create_task(self._watch_forever())
         if change_count != self.change_count:
             try:
                 await self.check(scope)
@@ -128,7 +128,7 @@ class Watch:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _look_forever(self) -> None:
+    async def _watch_forever(self) -> None:
         for number in itertools.count(1):
             if not self._readers:
                 return

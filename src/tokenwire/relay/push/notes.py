@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tokenwire.errors import InputError
-from tokenwire.relay.upkeep.notes import Attempts, look_at_end
+from tokenwire.relay.upkeep.notes import Attempts, end_check_time
 
 __all__ = ["MOST_CONFIGS", "PushConfig", "PushNote", "decoded", "due"]
 
@@ -82,6 +82,6 @@ def due(data: bytes) -> float | None:
     if not waiting:
         return float("inf")
     times = [until for until in waiting if until > 0.0 or note.has_ended]
-    end = None if note.has_ended else look_at_end(note)
+    end = None if note.has_ended else end_check_time(note)
     times += [] if end is None else [end]
     return min(times) if times else None

@@ -207,7 +207,7 @@ class RemoteRuns:
                 self._check_room(progress, rest)
                 self._apply(run, progress, rest, overlap)
                 if await self._write(info, progress, rest, applied=True):
-                    self._tell_end(info, meta, progress)
+                    self._report_end(info, meta, progress)
                     info, _ = await self._described(run, principal)
                     return await self._state(info)
         raise refusal("conflict", "other appends come between; try again")
@@ -232,7 +232,7 @@ class RemoteRuns:
                 events = _end(progress.replay, finish)
                 self._apply(run, progress, events, 0)
                 if await self._write(info, progress, events, applied=True):
-                    self._tell_end(info, meta, progress)
+                    self._report_end(info, meta, progress)
                     info, _ = await self._described(run, principal)
                     return await self._state(info)
         raise refusal("conflict", "other appends come between; try again")
@@ -383,7 +383,7 @@ class RemoteRuns:
                 self._cache.popitem(last=False)
         return True
 
-    def _tell_end(self, info: LogInfo, meta: RunMeta, progress: _Progress) -> None:
+    def _report_end(self, info: LogInfo, meta: RunMeta, progress: _Progress) -> None:
         fold = progress.replay.fold
         if fold.outcome is None:
             return
@@ -396,7 +396,7 @@ class RemoteRuns:
     def _tell(self, run: str, meta: RunMeta) -> None:
         """The run's conversation hears what has become of it."""
         if (scope := scope_of_run(meta)) is not None:
-            self._runs.worker.feeds.tell_run(scope, run)
+            self._runs.worker.feeds.announce_run(scope, run)
 
 
 def _age(info: LogInfo) -> float:

@@ -31,7 +31,7 @@ from tokenwire.providers.base import Target
 from tokenwire.relay.spending.bill import Sum, day_of, estimated_cost
 from tokenwire.relay.spending.budgets import Budget, account_of, resets_of
 from tokenwire.relay.spending.counts import Counts
-from tokenwire.relay.spending.ledger import Account, Holding, Unit, Want
+from tokenwire.relay.spending.ledger import Account, Demand, Holding, Unit
 from tokenwire.relay.spending.meter import Meter, ModelCall
 from tokenwire.relay.spending.prices import NoPrices, Prices
 from tokenwire.relay.spending.reserved import note_accounts
@@ -120,9 +120,9 @@ class RunAllowance:
         """Whether something is to be said, or reserved."""
         return self.left <= 0
 
-    def said(self, quarters: int) -> None:
+    def count_text(self, quarters: int) -> None:
         """Count text of a model."""
-        self._meter.said(quarters)
+        self._meter.count_text(quarters)
         self._since += quarters
         self.left -= quarters
         self._until_next -= quarters
@@ -165,7 +165,7 @@ class RunAllowance:
         if near is not None:
             self._was_near = True
             self._count()
-            return self._event(near, self._left_of(near))
+            return self._event(near, self._remaining(near))
         return None
 
     def estimate(self) -> Usage | None:
@@ -267,7 +267,7 @@ class RunAllowance:
             return None
         return next((limit for limit in self._limits if self._calm(limit) <= 0), None)
 
-    def _left_of(self, limit: _Limit) -> int:
+    def _remaining(self, limit: _Limit) -> int:
         return max(1, limit.budget.most - limit.others - self._used_of(limit))
 
     def _event(self, limit: _Limit, left: int) -> RunBudget:
@@ -320,7 +320,7 @@ class RunAllowance:
                 by_account.setdefault(limit.account, []).append(limit)
         for account, limits in by_account.items():
             wants = [
-                Want(one.unit, self._used_of(one) + self._slice_of(one.unit), one.budget.most)
+                Demand(one.unit, self._used_of(one) + self._slice_of(one.unit), one.budget.most)
                 for one in limits
             ]
             share = await settling.ledger.reserve(account, self._run, wants, settling.may_reserve)

@@ -148,7 +148,7 @@ async def remaining_of(
         account = account_of(budget, day, principal, tenant, thread)
         if account is not None:
             entry = await ledger.read(account)
-            amount = budget.most - entry.taken(budget.unit)
+            amount = budget.most - entry.committed(budget.unit)
             remaining.append(Remaining(budget, amount, resets_of(budget, now, zone)))
     return remaining
 

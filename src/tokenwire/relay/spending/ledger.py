@@ -27,13 +27,13 @@ from tokenwire.relay.spending.counts import bounded
 
 __all__ = [
     "Account",
+    "Demand",
     "Holding",
     "Ledger",
     "Period",
     "Share",
-    "Spent",
+    "StoredSum",
     "Unit",
-    "Want",
     "accounts_of",
     "owner_account",
     "thread_account",
@@ -80,8 +80,8 @@ class Holding(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.tokens if unit == "tokens" else self.dollars
 
 
-class Want(NamedTuple):
-    """What a run wants to hold, of a budget of ``most``."""
+class Demand(NamedTuple):
+    """What a run asks to reserve of a budget of ``most``; amounts in the unit's smallest part."""
 
     unit: Unit
     amount: int
@@ -95,7 +95,7 @@ class Share(NamedTuple):
     others: Holding
 
 
-class Spent(Sum, kw_only=True, omit_defaults=True):
+class StoredSum(Sum, kw_only=True, omit_defaults=True):
     """One sum, as the store has it. ``owner``: of its account; ``runs``: how many; ``models``: by
     model; ``added``: the runs that are in it and whose bill may not say so yet, with Unix seconds;
     ``change``: no two writes are the same, so that of two processes one swaps."""
@@ -108,8 +108,8 @@ class Spent(Sum, kw_only=True, omit_defaults=True):
     holdings: dict[str, Holding] = {}
     change: bytes = b""
 
-    def taken(self, unit: Unit) -> int:
-        """What is used or reserved."""
+    def committed(self, unit: Unit) -> int:
+        """What is used or reserved, in the unit's smallest part."""
         total = self.all_tokens if unit == "tokens" else self.all_cost
         return bounded(total + sum(holding.of(unit) for holding in self.holdings.values()))
 
@@ -172,7 +172,7 @@ class Ledger:
             self._done.setdefault(account, set()).update(removable)
 
     async def reserve(
-        self, account: Account, run: str, wants: Iterable[Want], may_reserve: IsOpen
+        self, account: Account, run: str, wants: Iterable[Demand], may_reserve: IsOpen
     ) -> Share | None:
         """Hold for ``run`` as much as it wants, as far as the budgets allow; it never holds less
         than before. None where the run may reserve nothing any more. Raises `LogError`; the same
@@ -189,8 +189,8 @@ class Ledger:
                 holding = entry.holdings.get(run, Holding())
                 amounts = {"tokens": holding.tokens, "dollars": holding.dollars}
                 others = Holding(
-                    tokens=entry.taken("tokens") - holding.tokens,
-                    dollars=entry.taken("dollars") - holding.dollars,
+                    tokens=entry.committed("tokens") - holding.tokens,
+                    dollars=entry.committed("dollars") - holding.dollars,
                 )
                 for unit, amount, most in wants:
                     free = most - others.of(unit)
@@ -210,13 +210,13 @@ class Ledger:
         while len(self._done) > _MOST_SWEPT:  # others take them out
             self._done.pop(next(iter(self._done)))
 
-    async def read(self, account: Account) -> Spent:
+    async def read(self, account: Account) -> StoredSum:
         """A sum, which may be nothing. Raises `LogError`."""
         return _decoded(await self._store.document(account.kind, account.name))
 
     async def page(
         self, period: Period, when: str, kind: str, *, after: str = "", most: int = 100
-    ) -> list[tuple[str, Spent]]:
+    ) -> list[tuple[str, StoredSum]]:
         """Sums of principals (``p``) or tenants (``t``) in the day or month ``when``, with their
         places, in the order of these; those behind the place ``after``. Raises `LogError`."""
         prefix = f"{when}.{kind}."
@@ -292,5 +292,5 @@ def _part(bill: Bill, account: Account) -> tuple[Sum, dict[str, Sum]]:
     return whole, models
 
 
-def _decoded(data: bytes | None) -> Spent:
-    return Spent() if data is None else msgspec.msgpack.decode(data, type=Spent)
+def _decoded(data: bytes | None) -> StoredSum:
+    return StoredSum() if data is None else msgspec.msgpack.decode(data, type=StoredSum)

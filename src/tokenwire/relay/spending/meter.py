@@ -152,7 +152,7 @@ class Meter:
     def apply(self, event: AnyEvent) -> None:
         """Add one event."""
         if isinstance(event, _Said):
-            self.said(quarters_of(event.text))
+            self.count_text(quarters_of(event.text))
         elif isinstance(event, RunStart):
             self._start = event.time
         elif isinstance(event, StepStart):
@@ -188,7 +188,7 @@ class Meter:
         elif isinstance(event, ToolError):
             self._said += len(event.message)
 
-    def said(self, quarters: int) -> None:
+    def count_text(self, quarters: int) -> None:
         """Count text of the newest call's answer, in quarters of a token."""
         self._said += quarters
         if self._steps:
@@ -276,7 +276,7 @@ async def read_calls(
         page = await store.read(run, after=offset, most=4096, most_bytes=4 << 20, fresh=True)
         for record in page.records:
             if record.startswith(_DELTAS, CHECK):
-                meter.said(_quarters_in(record))
+                meter.count_text(_quarters_in(record))
             elif record.startswith(_PREFIXES, CHECK):
                 meter.apply(decode(json_of(record)))
         offset += len(page.records)

@@ -29,7 +29,7 @@ from tokenwire.relay.spending.ledger import Account, Ledger, accounts_of
 from tokenwire.relay.spending.meter import ModelCall, read_calls
 from tokenwire.relay.spending.prices import NoPrices, OwnPrices, Prices, installed_prices
 from tokenwire.relay.spending.reserved import reserved_accounts
-from tokenwire.relay.upkeep.notes import UNMADE_SECONDS, Attempts, Notes, look_at_end
+from tokenwire.relay.upkeep.notes import UNMADE_SECONDS, Attempts, Notes, end_check_time
 from tokenwire.relay.upkeep.rounds import Rounds
 
 __all__ = ["BILL", "Settling", "bill_in"]
@@ -176,7 +176,7 @@ class Settling:
         """The description of a run that is to be settled now."""
         data = await self._notes.get(run)
         if data is None:
-            self._notes.looked(run, None, 0.0)
+            self._notes.reschedule(run, None, 0.0)
             return None
         note = _decoded(data)
         since = max(note.since, note.ends)
@@ -186,10 +186,10 @@ class Settling:
             if time.time() > note.since + UNMADE_SECONDS:
                 await self.forget(run)
             else:
-                self._notes.looked(run, data, since)
+                self._notes.reschedule(run, data, since)
             return None
         if info.closed is None or note.is_failed or note.until > time.time():
-            self._notes.looked(run, data, since)
+            self._notes.reschedule(run, data, since)
             return None
         return info
 
@@ -286,7 +286,7 @@ class Settling:
         note.fail(now, str(error))
         failed = msgspec.json.encode(note)
         await self._notes.swap(run, data, failed)
-        self._notes.looked(run, failed, max(note.since, note.ends))
+        self._notes.reschedule(run, failed, max(note.since, note.ends))
 
 
 def billed(run: str, line: BillLine) -> RunBilled:
@@ -317,4 +317,4 @@ def _due(data: bytes) -> float | None:
     note = _decoded(data)
     if note.is_failed:
         return float("inf")
-    return note.until if note.tries else look_at_end(note)
+    return note.until if note.tries else end_check_time(note)

@@ -211,7 +211,7 @@ class Starts:
         if worker.outbox is not None:
             await worker.outbox.forget(run)
         await worker.store.delete(run)
-        worker.feeds.tell_run(access.scope, run)
+        worker.feeds.announce_run(access.scope, run)
         if current is None:
             raise NotFoundError("no such conversation", what="thread")
         current.require("write")

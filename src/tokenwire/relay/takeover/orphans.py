@@ -193,7 +193,7 @@ class Orphans:
         agent = meta.model if meta.agent is not None else None
         if plan is not None and plan.agent is not None:
             agent = plan.agent.name
-        facts = plan.asked() if plan is not None else request_facts(meta.request)
+        facts = plan.request_facts() if plan is not None else request_facts(meta.request)
         report(TakenOver(run, epoch, how, meta.model, meta.thread, agent, facts, meta.trace))
         if plan is not None:
             worker.adopt(plan, epoch, meta.on_disconnect, replay, handed_over=handed_over)
@@ -207,6 +207,6 @@ class Orphans:
 
         replay = await worker.end(replay, end_of, epoch, start_of(run, meta))
         if (scope := scope_of_run(meta)) is not None:
-            worker.feeds.tell_run(scope, run)
+            worker.feeds.announce_run(scope, run)
         fold, seconds = replay.fold, replay.now() / 1000
         report(run_ended(run, meta.model, fold, seconds, thread=meta.thread, agent=agent))

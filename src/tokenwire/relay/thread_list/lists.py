@@ -20,8 +20,8 @@ import msgspec
 from tokenwire.errors import LogError
 from tokenwire.log.base import Store
 from tokenwire.relay.conversation.scope import scope_of
+from tokenwire.relay.feed.announcer import Announcer
 from tokenwire.relay.feed.segment import Event, FeedKind, Segment, forget_feed
-from tokenwire.relay.feed.telling import Telling
 from tokenwire.relay.feed.writer import News, Writer
 from tokenwire.relay.members.members import Members
 from tokenwire.relay.thread_list.catalogue import Catalogue
@@ -106,7 +106,7 @@ class Lists:
         self.members = Members(store)
         self.catalogue = Catalogue(store, self.members, waits)
         self._writer = Writer(store, LISTS, begin=self._beginning, head=_head)
-        self._telling = Telling(self._publish, "lists of conversations", delay=_DELAY)
+        self._announcer = Announcer(self._publish, "lists of conversations", delay=_DELAY)
         #: How many follow the list of a principal here.
         self._followers: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
@@ -118,18 +118,18 @@ class Lists:
     def changed(self, scope: str, removed: dict[str, str] | None = None) -> None:
         """What lists show of the conversation may be another; ``removed``: the principals who
         belong to it no more, with what they called it."""
-        self._telling.tell(scope, removed or {}, None if removed else "changed")
+        self._announcer.announce(scope, removed or {}, None if removed else "changed")
 
     async def flush(self) -> None:
         """Wait until all is told that was to be told, a few seconds at most."""
-        await self._telling.flush()
+        await self._announcer.flush()
 
     async def aclose(self) -> None:
         """Tell what is left, and stop."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._telling.aclose()
+        await self._announcer.aclose()
 
     async def _publish(self, scope: str, news: list[dict[str, str]]) -> None:
         count = await self._store.count_documents(LISTS.documents)

@@ -27,7 +27,7 @@ __all__ = [
     "Attempts",
     "Noted",
     "Notes",
-    "look_at_end",
+    "end_check_time",
 ]
 
 #: Seconds for which something is tried again, and the pauses between two tries.
@@ -86,7 +86,7 @@ class Noted(Protocol):
     ends: float
 
 
-def look_at_end(note: Noted) -> float | None:
+def end_check_time(note: Noted) -> float | None:
     """Unix seconds at which others look for a marked end; None without one, or after it."""
     return note.ends if note.ends > time.time() else None
 
@@ -173,8 +173,9 @@ class Notes:
                 runs.append(run)
         return runs
 
-    def looked(self, run: str, data: bytes | None, since: float) -> None:
-        """A note was looked at, and is ``data`` now; it said nothing of the run's end ``since``."""
+    def reschedule(self, run: str, data: bytes | None, since: float) -> None:
+        """Plan the next check of a note, which is ``data`` now (None: it is gone). ``since``: Unix
+        seconds from which on its run's end is expected."""
         if data is None:
             self._drop(run)
             return

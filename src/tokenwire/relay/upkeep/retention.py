@@ -42,7 +42,7 @@ class Deliveries(Protocol):
         ...
 
     async def drop(self, runs: list[str]) -> None:
-        """The runs are gone: what could not be told about them goes, too."""
+        """The runs were erased: drop what could not be delivered about them."""
         ...
 
 

@@ -104,7 +104,7 @@ class Looks:
                 continue
             task = asyncio.create_task(self._look_at(run), name=f"{self._name} of {run}")
             self._tasks[run] = task
-            task.add_done_callback(lambda _, run=run: self._looked(run))
+            task.add_done_callback(lambda _, run=run: self._check_done(run))
 
     async def aclose(self) -> None:
         """Cancel all looks."""
@@ -114,7 +114,7 @@ class Looks:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _looked(self, run: str) -> None:
+    def _check_done(self, run: str) -> None:
         self._tasks.pop(run, None)
         if run in self._again:
             self._again.discard(run)
@@ -127,7 +127,7 @@ class Looks:
                 data = await self._notes.get(run)
             note = self._decoded(data) if data is not None else None
             since = max(note.since, note.ends) if note is not None else 0.0
-            self._notes.looked(run, data, since)
+            self._notes.reschedule(run, data, since)
         except LogError as error:
             self._notes.retry(run)
             _log.warning("%s of run %s could not be sent: %s", self._name, run, error)

@@ -40,7 +40,7 @@ from tokenwire.relay.upkeep.notes import (
     UNMADE_SECONDS,
     Attempts,
     Notes,
-    look_at_end,
+    end_check_time,
 )
 from tokenwire.relay.upkeep.rounds import Looks, Rounds
 from tokenwire.relay.webhooks.config import Rejected, Webhooks
@@ -311,7 +311,7 @@ def _decoded(data: bytes) -> _Note:
 def _due(data: bytes) -> float | None:
     note = _decoded(data)
     times = [message.until for message in note.messages if message.is_open]
-    end = None if note.has_ended else look_at_end(note)
+    end = None if note.has_ended else end_check_time(note)
     if end is not None:
         times.append(end)
     if times:

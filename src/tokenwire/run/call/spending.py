@@ -47,7 +47,7 @@ class Allowance(Protocol):
         """Whether `more` must be called before the run goes on."""
         ...
 
-    def said(self, quarters: int) -> None:
+    def count_text(self, quarters: int) -> None:
         """Count text of a model, in quarters of a token."""
         ...
 
@@ -104,7 +104,7 @@ class Gate:
             return
         for event in events:
             if type(event) in _SAID:
-                allowance.said(quarters_of(event.text))  # type: ignore[attr-defined]
+                allowance.count_text(quarters_of(event.text))  # type: ignore[attr-defined]
             else:
                 allowance.apply(event)
 
@@ -162,7 +162,7 @@ class Inner:
         """As of the run."""
         return self._outer.is_due
 
-    def said(self, quarters: int) -> None:
+    def count_text(self, quarters: int) -> None:
         """The run counts it."""
 
     def apply(self, event: Event) -> None:

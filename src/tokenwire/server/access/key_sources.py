@@ -201,7 +201,7 @@ class FetchedKeys:
                 keys = await self._download()
         except Exception as error:  # whatever an issuer sends, requests are answered
             if not self._is_failing:
-                _log.warning("the keys of %s cannot be fetched: %s; %s", *self._told(error))
+                _log.warning("the keys of %s cannot be fetched: %s; %s", *self._failure(error))
             self._is_failing = True
         else:
             if self._is_failing or not self._keys:
@@ -210,7 +210,7 @@ class FetchedKeys:
         finally:
             self._tried_at = self._clock()
 
-    def _told(self, error: Exception) -> tuple[str, str, str]:
+    def _failure(self, error: Exception) -> tuple[str, str, str]:
         reason = str(error) if isinstance(error, TokenwireError) else type(error).__name__
         if isinstance(error, TimeoutError):
             reason = "no answer in time"

@@ -48,9 +48,9 @@ __all__ = [
     "HostCheck",
     "OriginCheck",
     "RequestInfo",
-    "dress",
     "parse_json",
     "request_info",
+    "with_common_headers",
 ]
 
 _access = logging.getLogger("tokenwire.access")
@@ -151,7 +151,7 @@ class Guard:
         transport = transport_of(scope)
         account = self.state.budget.account(network_of(info.client))
         metered = MeteredSend(send, account, transport.abort)
-        dressed = self._dressed(scope, info, metered, account)
+        dressed = self._with_headers(scope, info, metered, account)
         transport.send, transport.account = metered.stream, account
         try:
             if not await self._preflight(scope, info, dressed) and not await _refused(
@@ -178,18 +178,18 @@ class Guard:
             else:
                 transport.when_over = self._done(scope, info, account, began_at).report
 
-    def _dressed(
+    def _with_headers(
         self, scope: Scope, info: RequestInfo, metered: MeteredSend, account: Account
     ) -> Send:
         """``send`` with our headers, flow control, and what closes a connection in time."""
         cors, transport = self.cors(info.headers), transport_of(scope)
         is_shared = info.path in self.state.public_paths or info.path.startswith("/assets/")
 
-        async def send_dressed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] != "http.response.start":
                 await metered.body(message)
                 return
-            headers = dress(message.get("headers", ()), info.id, cors)
+            headers = with_common_headers(message.get("headers", ()), info.id, cors)
             name = self.state.request_id_names.get(info.path)
             if name is not None:
                 headers.append((name, info.id.encode("ascii")))
@@ -205,7 +205,7 @@ class Guard:
             await metered.begin({**message, "headers": headers}, size)
             info.status = message["status"]
 
-        return send_dressed
+        return send_with_headers
 
     def _name_account(self, info: RequestInfo, account: Account, transport: Transport) -> None:
         if info.how in ("key", "session", "attach", "host"):
@@ -249,7 +249,9 @@ class Guard:
             if message["type"] == "websocket.close" and not has_answer:
                 raise HTTPException(404)  # no WebSocket has this path
             if message["type"] == "websocket.http.response.start":
-                headers = dress(message.get("headers", ()), info.id, self.cors(info.headers))
+                headers = with_common_headers(
+                    message.get("headers", ()), info.id, self.cors(info.headers)
+                )
                 message = {**message, "headers": headers}
             has_answer = True
             await send(message)
@@ -450,10 +452,10 @@ def _replay(info: RequestInfo, receive: Receive) -> Receive:
     return again
 
 
-def dress(
+def with_common_headers(
     headers: Iterable[tuple[bytes, bytes]], request_id: str, cors: list[tuple[bytes, bytes]]
 ) -> list[tuple[bytes, bytes]]:
-    """``headers`` of an answer, with those that every answer has, and ``cors``."""
+    """``headers`` of a response, with those that every response has, and ``cors``."""
     response_headers = list(headers)
     present = {name for name, _ in response_headers}
     response_headers += [pair for pair in _HEADERS if pair[0] not in present]

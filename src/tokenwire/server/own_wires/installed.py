@@ -15,7 +15,7 @@ from tokenwire.errors import ConfigError
 from tokenwire.wire.conformance import first_fault
 from tokenwire.wire.own import OwnWire, own_wire
 
-__all__ = ["GROUP", "checked", "installed_wires", "say_broken"]
+__all__ = ["GROUP", "checked", "installed_wires", "log_broken_wire"]
 
 GROUP = "tokenwire.wires"
 #: For how many seconds a package may load, and encode the runs that it is checked with.
@@ -30,7 +30,7 @@ def installed_wires() -> list[OwnWire]:
         try:
             wires.append(_within(lambda point=point: checked(point.load())))
         except Exception as error:
-            say_broken(f"'{point.name}' ({point.value})", error)
+            log_broken_wire(f"'{point.name}' ({point.value})", error)
     return wires
 
 
@@ -43,7 +43,7 @@ def checked(value: object) -> OwnWire:
     return wire
 
 
-def say_broken(name: str, error: Exception) -> None:
+def log_broken_wire(name: str, error: Exception) -> None:
     """Name a wire that is left out, and why."""
     reason = error.message if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
     _log.error("the wire plugin %s is broken and left out: %s", name, reason[:500])

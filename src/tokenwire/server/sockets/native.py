@@ -49,7 +49,7 @@ from tokenwire.server.sockets.base import (
 )
 from tokenwire.server.sockets.threads import LIST, SocketThreads
 from tokenwire.server.spending.budgets import HEADER
-from tokenwire.server.spending.notice import collected, said_in
+from tokenwire.server.spending.notice import collected, header_value
 from tokenwire.server.starts.start import ThreadQuery
 from tokenwire.server.state import State
 from tokenwire.server.tokens.tokens import TOKEN
@@ -231,7 +231,7 @@ class NativeSocket(Socket):
         headers: list[tuple[bytes, bytes]] = []
         with collected(headers):
             reply = await begin(self.state, command.request, identity, key, ThreadQuery())
-        info, left = reply.info, said_in(headers, HEADER)
+        info, left = reply.info, header_value(headers, HEADER)
         more = {"budget": left} if left is not None else {}
         if info is None:
             waits = {"op": "queued", "id": command.id, "run": reply.run, "position": reply.position}

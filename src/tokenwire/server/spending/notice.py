@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["collected", "note", "said_in"]
+__all__ = ["collected", "header_value", "note"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -26,8 +26,8 @@ def collected(headers: Headers) -> Iterator[None]:
         _headers.reset(token)
 
 
-def said_in(headers: Headers, name: str) -> str | None:
-    """The value of a header among those that were gathered."""
+def header_value(headers: Headers, name: str) -> str | None:
+    """The value of the header ``name`` in ``headers``; None without one."""
     key = name.lower().encode("latin-1")
     return next((value.decode("latin-1") for one, value in headers if one == key), None)
 

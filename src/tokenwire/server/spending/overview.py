@@ -28,8 +28,8 @@ from tokenwire.server.spending.operators import require_operator
 from tokenwire.server.spending.usage import (
     BudgetLeft,
     ModelUsage,
+    budget_left,
     day_of_query,
-    left_of,
     model_usage,
     settling_of,
 )
@@ -83,7 +83,7 @@ async def principals(state: State, request: Request, info: RequestInfo) -> Respo
 
     async def budgets(name: str) -> list[BudgetLeft]:
         remaining = await state.budgets.remaining(settling_of(state), name)
-        return [left_of(one) for one in remaining if one.budget.whose == "principal"]
+        return [budget_left(one) for one in remaining if one.budget.whose == "principal"]
 
     return await _answer(state, request, info, "p", budgets)
 
@@ -93,7 +93,7 @@ async def tenants(state: State, request: Request, info: RequestInfo) -> Response
 
     async def budgets(name: str) -> list[BudgetLeft]:
         remaining = await state.budgets.remaining(settling_of(state), f"{name}{TENANT_END}-")
-        return [left_of(one) for one in remaining if one.budget.whose == "tenant"]
+        return [budget_left(one) for one in remaining if one.budget.whose == "tenant"]
 
     return await _answer(state, request, info, "t", budgets)
 

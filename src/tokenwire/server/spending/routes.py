@@ -38,7 +38,7 @@ from tokenwire.server.edge.problems import HTTPProblem, json_response
 from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.routes.support import route
 from tokenwire.server.spending.operators import require_operator
-from tokenwire.server.spending.usage import BudgetLeft, left_of, settling_of
+from tokenwire.server.spending.usage import BudgetLeft, budget_left, settling_of
 from tokenwire.server.state import State
 
 __all__ = ["BudgetAmount", "BudgetBody", "BudgetChange", "BudgetList", "OwnerBudgets", "routes"]
@@ -222,7 +222,7 @@ async def _in_force(state: State, whose: Whose, name: str) -> list[BudgetLeft]:
         "thread": (parts_of_scope(name)[0], name),
     }[whose]
     remaining: list[Remaining] = await state.budgets.remaining(settling_of(state), principal, scope)
-    return [left_of(one) for one in remaining if one.budget.whose == whose]
+    return [budget_left(one) for one in remaining if one.budget.whose == whose]
 
 
 def _stored(state: State, info: RequestInfo) -> StoredBudgets:

@@ -25,7 +25,7 @@ from tokenwire.relay.spending.counts import Counts
 from tokenwire.relay.spending.ledger import (
     Account,
     Ledger,
-    Spent,
+    StoredSum,
     owner_account,
     thread_account,
 )
@@ -44,8 +44,8 @@ __all__ = [
     "RunUsage",
     "ThreadUsage",
     "UsageReport",
+    "budget_left",
     "day_of_query",
-    "left_of",
     "model_usage",
     "period_usage",
     "routes",
@@ -156,7 +156,7 @@ async def usage(state: State, request: Request, info: RequestInfo) -> Response:
             day=own.day,
             month=own.month,
             tenant=tenant,
-            budgets=[left_of(one) for one in budgets],
+            budgets=[budget_left(one) for one in budgets],
         )
     )
 
@@ -206,7 +206,7 @@ def _is_date(text: str) -> bool:
         return False
 
 
-def left_of(remaining: Remaining) -> BudgetLeft:
+def budget_left(remaining: Remaining) -> BudgetLeft:
     """A budget, as an answer says it."""
     budget, amount, resets = remaining
     return BudgetLeft(
@@ -240,7 +240,7 @@ async def _owner(ledger: Ledger, day: str, kind: str, whose: str) -> Owner:
     )
 
 
-def period_usage(period: str | None, entry: Spent) -> PeriodUsage:
+def period_usage(period: str | None, entry: StoredSum) -> PeriodUsage:
     """A sum, as an answer says it."""
     models = {name: model_usage(part) for name, part in entry.models.items()}
     return PeriodUsage(period=period, runs=entry.runs, models=models, **_fields(entry))

@@ -19,7 +19,7 @@ import secrets
 import time
 
 from tokenwire.observe.line_limit import LineLimit
-from tokenwire.server.edge.guard import SAME_ORIGIN, dress
+from tokenwire.server.edge.guard import SAME_ORIGIN, with_common_headers
 from tokenwire.server.edge.problems import error_response
 from tokenwire.server.edge.sessions import ATTACH
 from tokenwire.server.process.overload import OverloadedServerError
@@ -85,7 +85,7 @@ class EarlyRefusals:
 def _answer(error: OverloadedServerError, path: str, state: State) -> bytes:
     request_id = _ID.decode("ascii")
     response = error_response(error, request_id, state.form_for(path))
-    headers = dress(response.raw_headers, request_id, SAME_ORIGIN)
+    headers = with_common_headers(response.raw_headers, request_id, SAME_ORIGIN)
     if path in state.request_id_names:
         headers.append((state.request_id_names[path], _ID))
     lines = [b"HTTP/1.1 503 Service Unavailable"]

@@ -244,12 +244,12 @@ class _Voice:
             self._waits = False
         for what in queue:
             if isinstance(what, Progress):
-                self._tell_progress(what)
+                self._report_progress(what)
             elif not self.overflowed and not self._is_quiet:
                 text = "".join(what).encode("utf-8", "replace").decode()
                 self._send(ToolOutput(call_id=self._call.call_id, text=text))
 
-    def _tell_progress(self, progress: Progress) -> None:
+    def _report_progress(self, progress: Progress) -> None:
         fraction = _fraction(progress.fraction)
         self._reports += 1
         if self._reports > _MAX_REPORTS and (fraction or 0.0) < self._furthest + _LEAST_STEP:

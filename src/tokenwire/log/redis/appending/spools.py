@@ -118,7 +118,7 @@ class Group:
         try:
             self._spools.land(self._batch, self._outcomes)
         except Exception:  # others' answers come after it
-            _log.exception("what has landed could not be told")
+            _log.exception("the report of accepted appends failed")
 
 
 class Part(NamedTuple):

@@ -139,7 +139,7 @@ async def _notified(caller: Caller, method: str, params: Fields) -> None:
         await _sent(caller, parse_message(params.value))
     elif method == "CancelTask":
         _require(caller, "write")
-        await tasks.ask_to_cancel(caller, params.need("id"))
+        await tasks.request_cancel(caller, params.need("id"))
     elif method.startswith(("Create", "Delete")):
         await _METHODS[method](caller, params)
 

@@ -219,11 +219,11 @@ async def get(caller: Caller, task: str, history: int | None) -> Json:
 
 async def cancel(caller: Caller, task: str) -> Json:
     """Cancel a task; the task as it ended. Raises ``TaskNotCancelableError`` for one that has."""
-    info = await ask_to_cancel(caller, task)
+    info = await request_cancel(caller, task)
     return (await _read(caller, info, lambda _: False))[0]
 
 
-async def ask_to_cancel(caller: Caller, task: str) -> RunInfo:
+async def request_cancel(caller: Caller, task: str) -> RunInfo:
     """Cancel a task, and do not wait for its end. Raises as `cancel`."""
     info = await find(caller, task)
     if info.state in OUTCOMES:

@@ -93,7 +93,7 @@ async def _read(
     state: State, request: Request, source: Source, name: str, right: ReadingRight
 ) -> Response | SSEResponse:
     """``GET`` in the mode that ``live`` asks for."""
-    offset, live, cursor = _asked(request)
+    offset, live, cursor = _read_query(request)
     if live == "sse":
         # Our addition: a browser's own EventSource comes back with the id of the last control.
         last_event_id = request.headers.get("last-event-id")
@@ -114,7 +114,7 @@ async def _read(
     return _catch_up(request, source, _position(offset), page)
 
 
-def _asked(request: Request) -> tuple[str, str | None, str | None]:
+def _read_query(request: Request) -> tuple[str, str | None, str | None]:
     query = request.query_params
     offsets = query.getlist("offset")
     if len(offsets) > 1:

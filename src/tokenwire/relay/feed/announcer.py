@@ -1,9 +1,9 @@
-"""News that are to be published soon: kept until the store took them, in order.
+"""News to publish soon: queued in order until the store has accepted them.
 
 Always true: news of one subject are published one after the other; an error of the store delays
-them, and loses none before `_TRY_SECONDS`, the end of the process, or the bound of what is kept;
-any other error delays them as well, and loses only the news that raises it, `_BROKEN_SECONDS`
-later; an equal news that waits already, as the last one, is not kept twice.
+them, and loses none before `_TRY_SECONDS`, the end of the process, or the bound of the queue; any
+other error delays them as well, and loses only the news that raises it, `_BROKEN_SECONDS` later;
+news equal to the last one in the queue are not queued again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 from tokenwire.backoff import backoff
 from tokenwire.errors import LogError
 
-__all__ = ["Telling"]
+__all__ = ["Announcer"]
 
 _log = logging.getLogger("tokenwire.relay")
 
@@ -38,9 +38,10 @@ class _Item(NamedTuple, Generic[T]):
     news: T
 
 
-class Telling(Generic[T]):
-    """What one process has to publish. ``publish``: of one subject, repeatable; ``what``: the
-    subject, for the log; ``delay``: seconds to wait for more of it before it is published."""
+class Announcer(Generic[T]):
+    """The queues of news of one process. ``publish(subject, news)`` appends them, and may be called
+    again with the same; ``what``: a subject's kind, for log messages; ``delay``: seconds to wait
+    for more news of a subject before they are published."""
 
     def __init__(
         self,
@@ -58,9 +59,9 @@ class Telling(Generic[T]):
         self._ending = asyncio.Event()
         self._is_closed = False
 
-    def tell(self, subject: str, news: T, key: Hashable = None) -> None:
-        """Publish ``news`` soon, after what waits of ``subject``. ``key``: equal for news that say
-        the same."""
+    def announce(self, subject: str, news: T, key: Hashable = None) -> None:
+        """Publish ``news`` soon, after those of ``subject`` in the queue. ``key``: equal for news
+        of equal meaning, of which the queue keeps one."""
         if self._is_closed:
             return
         queue = self._queues.setdefault(subject, [])
@@ -74,19 +75,19 @@ class Telling(Generic[T]):
             if len(self._queues) > MOST_SUBJECTS:
                 oldest = next(iter(self._queues))
                 del self._queues[oldest]
-                _log.warning("too much of %s waits to be told; the oldest is dropped", self._what)
+                _log.warning("too many changes of %s to publish; dropping the oldest", self._what)
             self._tasks[subject] = asyncio.get_running_loop().create_task(
                 self._work(subject), name=f"news of {self._what}"
             )
 
     async def flush(self) -> None:
-        """Wait until all is published that was to be, a few seconds at most."""
+        """Wait until the queues are empty, a few seconds at most."""
         end = time.monotonic() + _LAST_SECONDS
         while (tasks := list(self._tasks.values())) and time.monotonic() < end:
             await asyncio.wait(tasks, timeout=end - time.monotonic())
 
     async def aclose(self) -> None:
-        """Publish what is left, with one attempt, and stop."""
+        """Publish what remains, with one attempt, and stop."""
         self._ending.set()
         await self.flush()
         self._is_closed = True
@@ -97,7 +98,7 @@ class Telling(Generic[T]):
 
     async def _work(self, subject: str) -> None:
         failures, since = 0, time.monotonic()
-        #: Since when an unknown error keeps the first news from being told.
+        #: Since when an unknown error prevents the publishing of the first news.
         broken_since: float | None = None
         try:
             await self._wait(self._delay)
@@ -116,7 +117,7 @@ class Telling(Generic[T]):
                     now, is_last = time.monotonic(), self._ending.is_set()
                     if isinstance(error, LogError):
                         if is_last or now - since > _TRY_SECONDS:
-                            _log.warning("a change of %s could not be told: %s", self._what, error)
+                            _log.warning("cannot publish a change of %s: %s", self._what, error)
                             return
                         is_hopeless, broken_since = False, None
                     else:
@@ -127,7 +128,7 @@ class Telling(Generic[T]):
                         first, longest = _PAUSES
                         await self._wait(backoff(failures, first=first, longest=longest))
                         continue
-                    _log.error("a change of %s is dropped: it cannot be told", self._what)
+                    _log.error("dropping a change of %s that cannot be published", self._what)
                 failures, since, broken_since = 0, time.monotonic(), None
                 # Whatever was dropped meanwhile, what follows the last of these is still to come.
                 last = self._attempts.pop(subject)
@@ -142,7 +143,7 @@ class Telling(Generic[T]):
         """One entry for a failure and its repetitions; with its traceback where it is unknown."""
         if failures > 1:
             return
-        what = "a change of %s could not be told yet: %s"
+        what = "cannot publish a change of %s yet: %s"
         is_of_store = isinstance(error, LogError)
         _log.log(
             logging.WARNING if is_of_store else logging.ERROR,

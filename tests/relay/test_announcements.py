@@ -20,9 +20,9 @@ from tokenwire.events.message import user
 from tokenwire.log.base import Store
 from tokenwire.relay.conversation.feed import Feeds
 from tokenwire.relay.conversation.scope import scope_of
-from tokenwire.relay.feed import telling
+from tokenwire.relay.feed import announcer
+from tokenwire.relay.feed.announcer import Announcer
 from tokenwire.relay.feed.follower import FeedFollower, open_feed
-from tokenwire.relay.feed.telling import Telling
 from tokenwire.relay.members.access import Access
 from tokenwire.relay.thread_list.entries import ENTRY, Entry, encoded, entry_of
 from tokenwire.relay.thread_list.lists import FIRST_PAGE, feed_of
@@ -97,9 +97,9 @@ def test_what_the_store_refuses_is_told_again_in_order_and_once(
                 failing = Failing(store, monkeypatch, "append")
                 failing.is_on, failing.is_late = True, is_late
                 for number in range(100):
-                    feeds.tell(SCOPE, {"type": "note", "number": number}, identity=f"n{number}")
+                    feeds.announce(SCOPE, {"type": "note", "number": number}, identity=f"n{number}")
                 await until(lambda: failing.count >= 2)
-                feeds.tell(SCOPE, {"type": "note", "number": 100}, identity="n100")
+                feeds.announce(SCOPE, {"type": "note", "number": 100}, identity="n100")
                 failing.is_on = False
                 await heard.until(lambda: len(heard.of("note")) >= 101)
                 await feeds.aclose()
@@ -123,9 +123,9 @@ def test_a_read_that_fails_loses_no_news(
                 await heard.until(lambda: len(heard.of("run-started")) == 1)
                 failing = Failing(store, monkeypatch, name)
                 failing.is_on = True
-                here.runs.worker.feeds.tell_title(SCOPE)
-                here.runs.worker.feeds.tell_queue(SCOPE)
-                here.runs.worker.feeds.tell_run(SCOPE, run.run)
+                here.runs.worker.feeds.announce_title(SCOPE)
+                here.runs.worker.feeds.announce_queue(SCOPE)
+                here.runs.worker.feeds.announce_run(SCOPE, run.run)
                 if name != "read":  # what is read once is remembered
                     await until(lambda: failing.count >= 1)
                 failing.is_on = False
@@ -147,17 +147,17 @@ def test_what_waits_to_be_told_is_bounded_and_not_told_twice() -> None:
                 raise StoreUnavailableError("the store is away")
             published.extend(news)
 
-        tell = Telling(publish, "a test")
-        for number in range(telling.MOST_KEPT + 50):
-            tell.tell("one", number, key=number)
-            tell.tell("one", number, key=number)
+        queue = Announcer(publish, "a test")
+        for number in range(announcer.MOST_KEPT + 50):
+            queue.announce("one", number, key=number)
+            queue.announce("one", number, key=number)
         await asyncio.sleep(0)
         is_away = False
-        await until(lambda: len(published) == telling.MOST_KEPT)
-        assert published == list(range(50, telling.MOST_KEPT + 50))
+        await until(lambda: len(published) == announcer.MOST_KEPT)
+        assert published == list(range(50, announcer.MOST_KEPT + 50))
         is_away = True
-        tell.tell("one", 0)
-        await tell.aclose()  # with one attempt, however the store is
+        queue.announce("one", 0)
+        await queue.aclose()  # with one attempt, however the store is
 
     run_async(main())
 
@@ -179,15 +179,18 @@ def test_an_error_that_nobody_knows_delays_news_and_loses_none(
                 raise error
             published.extend(news)
 
-        tell = Telling(publish, "a test")
+        queue = Announcer(publish, "a test")
         for number in range(5):
-            tell.tell("one", number)
+            queue.announce("one", number)
         await until(lambda: len(published) == 5)
         assert published == list(range(5))
-        await tell.aclose()
+        await queue.aclose()
 
     run_async(main())
-    assert len([r for r in caplog.records if "could not be told yet" in r.message]) == 1
+    assert (
+        len([r for r in caplog.records if "cannot publish a change of a test yet" in r.message])
+        == 1
+    )
 
 
 @pytest.mark.parametrize("is_end", [False, True])
@@ -195,7 +198,7 @@ def test_one_news_that_can_never_be_told_takes_no_other_with_it(
     is_end: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if not is_end:
-        monkeypatch.setattr(telling, "_BROKEN_SECONDS", 0.0)
+        monkeypatch.setattr(announcer, "_BROKEN_SECONDS", 0.0)
 
     async def main() -> None:
         published: list[int] = []
@@ -205,18 +208,18 @@ def test_one_news_that_can_never_be_told_takes_no_other_with_it(
                 raise ZeroDivisionError
             published.extend(news)
 
-        tell = Telling(publish, "a test")
+        queue = Announcer(publish, "a test")
         for number in range(6):
-            tell.tell("one", number)
+            queue.announce("one", number)
         if is_end:
             await asyncio.sleep(0)
-            await tell.aclose()
+            await queue.aclose()
         await until(lambda: len(published) == 5)
         assert published == [0, 1, 2, 4, 5]
-        await tell.aclose()
+        await queue.aclose()
 
     run_async(main())
-    assert "is dropped: it cannot be told" in caplog.text
+    assert "that cannot be published" in caplog.text
 
 
 def test_news_of_an_attempt_under_way_are_not_taken_for_told() -> None:
@@ -228,14 +231,14 @@ def test_news_of_an_attempt_under_way_are_not_taken_for_told() -> None:
             published += 1
             await gate.wait()
 
-        tell = Telling(publish, "a test")
-        tell.tell("one", None, key="same")
+        queue = Announcer(publish, "a test")
+        queue.announce("one", None, key="same")
         await until(lambda: published == 1)
-        tell.tell("one", None, key="same")  # the change came after the store was read
-        tell.tell("one", None, key="same")
+        queue.announce("one", None, key="same")  # the change came after the store was read
+        queue.announce("one", None, key="same")
         gate.set()
         await until(lambda: published == 2)
-        await tell.aclose()
+        await queue.aclose()
         assert published == 2
 
     run_async(main())
@@ -244,8 +247,8 @@ def test_news_of_an_attempt_under_way_are_not_taken_for_told() -> None:
 def mute(here: Device) -> None:
     """From here on it is as if this process died after each change, before it tells of it."""
     worker = here.runs.worker
-    worker.feeds._telling.tell = lambda *news, **how: None  # type: ignore[method-assign]
-    worker.lists._telling.tell = lambda *news, **how: None  # type: ignore[method-assign]
+    worker.feeds._announcer.announce = lambda *news, **how: None  # type: ignore[method-assign]
+    worker.lists._announcer.announce = lambda *news, **how: None  # type: ignore[method-assign]
     here.conversations._promoter._task.cancel()  # type: ignore[union-attr]
 
 
