@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from support.redis import RedisServer, need_redis, redis_server
+from support.redis import RedisServer, redis_server
 from tokenwire.log.open import open_store
 from tokenwire.log.redis import claims, create
 from tokenwire.log.redis.appending import owned as owned_module
@@ -22,7 +22,6 @@ HOUR = 3600.0
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    need_redis()
     with redis_server("--appendonly", "no") as server:
         yield server
 

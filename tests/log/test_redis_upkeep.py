@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.redis import RedisServer, need_redis, redis_server
+from support.redis import RedisServer, redis_server
 from support.redis_cases import until
 from support.spine import relay, request_of, run_async, simulator
 from tokenwire.errors import ConfigError, NotFoundError, StoreFullError, StoreUnavailableError
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    need_redis()
     with redis_server() as server:
         yield server
 
@@ -278,7 +277,6 @@ def test_a_reader_elsewhere_is_never_told_that_a_lost_run_does_not_exist(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """redis-server restarts and keeps nothing; the run's owner has a moment to write it again."""
-    need_redis()
     monkeypatch.setattr(losses, "TIMEOUTS", 100)
 
     async def main(server: RedisServer) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from support.raw_provider import HEAD, chunked, raw_provider
-from support.redis import RedisServer, need_redis, redis_server
+from support.redis import RedisServer, redis_server
 from support.redis_cases import until
-from support.spine import QUICK, OneModel, relay, request_of, run_async, simulator
+from support.spine import relay, request_of, run_async, simulator
 from tokenwire.errors import StoreUnavailableError
 from tokenwire.events import model as m
 from tokenwire.log.open import open_store
@@ -28,7 +28,6 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    need_redis()
     with redis_server() as server:
         yield server
 
@@ -57,9 +56,10 @@ def test_a_run_whose_append_found_the_loss_can_be_cancelled(
             writer.write(_said("last"))
             await asyncio.Event().wait()
 
-        async with raw_provider(answer) as provider:
-            runs = Runs(open_store(server.url), registry=OneModel(provider.url), retry=QUICK)
-            await runs.open()
+        async with (
+            raw_provider(answer) as provider,
+            relay(provider, log=open_store(server.url)) as runs,
+        ):
             run = (await runs.start(request_of("Hi"), model="m0")).id
             key = f"tw:{{{run}}}:log"
 
@@ -81,7 +81,6 @@ def test_a_run_whose_append_found_the_loss_can_be_cancelled(
                 await owned.task
             assert (await runs.store.describe(run)).closed == "cancelled"
             events = (await read_run(runs.store, run)).events()
-            await runs.aclose()
         text = "".join(event.text for event in events if isinstance(event, m.TextDelta))
         assert text == "".join(f"word{number} " for number in range(words)) + "last"
 
@@ -152,7 +151,6 @@ def waiting_of(runs: Runs, run: str) -> Any:
 def test_a_run_can_be_cancelled_behind_commands_that_only_the_mailbox_lost() -> None:
     """A server that starts again from an older copy has the log and fewer commands of it: those
     that come then are not those that the run has read."""
-    need_redis()
 
     async def main(server: RedisServer) -> None:
         async def answer(_: int, writer: asyncio.StreamWriter) -> None:
@@ -160,9 +158,10 @@ def test_a_run_can_be_cancelled_behind_commands_that_only_the_mailbox_lost() -> 
             writer.write(_said("word "))
             await asyncio.Event().wait()
 
-        async with raw_provider(answer) as provider:
-            runs = Runs(open_store(server.url), registry=OneModel(provider.url), retry=QUICK)
-            await runs.open()
+        async with (
+            raw_provider(answer) as provider,
+            relay(provider, log=open_store(server.url)) as runs,
+        ):
             run = (await runs.start(request_of("Hi"), model="m0")).id
             key = f"tw:{{{run}}}:log"
             async with asyncio.timeout(40):
@@ -177,7 +176,6 @@ def test_a_run_can_be_cancelled_behind_commands_that_only_the_mailbox_lost() -> 
                 await runs.cancel(run)
                 await owned.task
             assert (await runs.store.describe(run)).closed == "cancelled"
-            await runs.aclose()
 
     with redis_server("--appendonly", "no") as server:
         run_async(main(server))

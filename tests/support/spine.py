@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from support.raw_provider import RawProvider
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
 from tokenwire.log.base import Store
@@ -95,7 +96,11 @@ async def simulator(**settings: Any) -> AsyncIterator[SimulatorServer]:
 
 @asynccontextmanager
 async def relay(
-    server: SimulatorServer, *, log: Store | None = None, tools: Any = None, **options: Any
+    server: SimulatorServer | RawProvider,
+    *,
+    log: Store | None = None,
+    tools: Any = None,
+    **options: Any,
 ) -> AsyncIterator[Runs]:
     runs = Runs(
         log or MemoryStore(),
