@@ -52,7 +52,7 @@ from tokenwire.relay.spending.settling import Settling
 from tokenwire.relay.takeover.abandoned import Abandoned
 from tokenwire.relay.takeover.ladder import EndOf, Rung, claim_of, ending, start_of, write_end
 from tokenwire.relay.thread_list.lists import Lists
-from tokenwire.relay.upkeep.closing import Closing, OnEndInside, takes_connection
+from tokenwire.relay.upkeep.closing import OnEndInside, OnEndTransaction, takes_connection
 from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.run.call.deadlines import Deadlines
@@ -132,9 +132,9 @@ class Worker:
         self.prepare = prepare
         self.outbox: Outbox | None = None
         #: What ends runs together with what the application writes.
-        self.closing: Closing | None = None
+        self.closing: OnEndTransaction | None = None
         if on_end is not None and takes_connection(on_end):
-            self.closing, on_end = Closing(store, cast(OnEndInside, on_end)), None
+            self.closing, on_end = OnEndTransaction(store, cast(OnEndInside, on_end)), None
         self._on_end, self._webhooks = cast("OnEndAlone | None", on_end), webhooks
         self._settling: Settling | None = None
         self._push: PushDeliveries | None = None

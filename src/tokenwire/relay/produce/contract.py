@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -11,7 +11,14 @@ from tokenwire.errors import HookError, LogError
 from tokenwire.events.model import RunEnd
 from tokenwire.log.base import Appended, Inside
 
-__all__ = ["Closing", "Ending", "OnEndError", "ProducerLimits", "RefusedAppendError"]
+__all__ = [
+    "EndTransaction",
+    "Ending",
+    "LastAppend",
+    "OnEndError",
+    "ProducerLimits",
+    "RefusedAppendError",
+]
 
 
 class ProducerLimits(msgspec.Struct, kw_only=True, frozen=True):
@@ -40,22 +47,26 @@ class RefusedAppendError(LogError):
     append that was under way when its task was stopped."""
 
 
-class Closing(Protocol):
-    """Ends runs together with what an application writes (`relay.upkeep.closing`)."""
+class LastAppend(NamedTuple):
+    """The append that ends a run, as `Records.append` takes it; ``inside`` is called within its
+    transaction."""
+
+    run: str
+    epoch: int
+    first: int
+    records: list[bytes]
+    close: str | None
+    inside: Inside
+
+
+class EndTransaction(Protocol):
+    """Ends a run and writes what an application has to write about it, both or neither
+    (`relay.upkeep.closing`)."""
 
     async def prepare(self, run: str, end: RunEnd) -> Inside:
-        """What is called inside of the transaction that ends ``run``. Raises `LogError`."""
+        """The function to call within the transaction that ends ``run``. Raises `LogError`."""
         ...
 
-    async def append(
-        self,
-        run: str,
-        *,
-        epoch: int,
-        first: int,
-        records: list[bytes],
-        close: str | None,
-        inside: Inside,
-    ) -> Appended:
-        """Append the end, with what ``inside`` writes. Raises `OnEndError`, `LogError`."""
+    async def append(self, last: LastAppend) -> Appended:
+        """Append the end, with what ``last.inside`` writes. Raises `OnEndError`, `LogError`."""
         ...

@@ -31,8 +31,9 @@ from tokenwire.log.spool import Spool
 from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.produce.contract import (
-    Closing,
     Ending,
+    EndTransaction,
+    LastAppend,
     OnEndError,
     ProducerLimits,
     RefusedAppendError,
@@ -84,7 +85,7 @@ class Producer:
         records: list[bytes] | None = None,
         limits: ProducerLimits | None = None,
         ending: Ending | None = None,
-        closing: Closing | None = None,
+        closing: EndTransaction | None = None,
     ) -> None:
         self._log, self.run, self.epoch = log, run, epoch
         self._taped = log if isinstance(log, Taped) else None
@@ -414,9 +415,8 @@ class Producer:
     ) -> Appended:
         run, epoch = self.run, self.epoch
         if inside is not None and self.closing is not None:
-            return await self.closing.append(
-                run, epoch=epoch, first=first, records=records, close=close, inside=inside
-            )
+            last = LastAppend(run, epoch, first, records, close, inside)
+            return await self.closing.append(last)
         return await self._log.append(
             run, epoch=epoch, first=first, records=records, close=close, durable=durable
         )

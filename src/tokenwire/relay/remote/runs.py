@@ -13,7 +13,6 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
-from functools import partial
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -21,13 +20,13 @@ import msgspec
 from tokenwire.errors import InputError, LogLimitError, OrderError, TokenwireError
 from tokenwire.events.model import Control, Event, RunEnd, StepStatus
 from tokenwire.events.order import closing
-from tokenwire.log.base import Appended, LogInfo
+from tokenwire.log.base import Inside, LogInfo
 from tokenwire.observe import tracing
 from tokenwire.observe.endings import run_ended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
 from tokenwire.relay.description import RunMeta, checked_meta, meta_of, scope_of_run
-from tokenwire.relay.produce.contract import OnEndError, ProducerLimits
+from tokenwire.relay.produce.contract import LastAppend, OnEndError, ProducerLimits
 from tokenwire.relay.record import Chain
 from tokenwire.relay.remote.checks import (
     at_index,
@@ -349,21 +348,26 @@ class RemoteRuns:
             self._apply(run, progress, events, 0)
         end, together = events[-1], self._runs.worker.closing
         close = end.outcome if isinstance(end, RunEnd) else None
-        append = partial(self._store.append, durable=True)
+        inside: Inside | None = None
         if isinstance(end, RunEnd) and together is not None:
             if len(events) > 1:  # what the application is to see of the run
                 if not await self._write(info, progress, events[:-1], applied=True):
                     return False
                 events = [end]
                 self._cache.pop(run, None)
-            append = partial(together.append, inside=await together.prepare(run, end))
+            inside = await together.prepare(run, end)
         last = progress.replay.records[-1][:16] if progress.replay.records else None
         records = Chain(run, last).seal_all(events)
         await progress.listing.announce(progress.replay.fold)
         try:
-            appended: Appended = await append(
-                run, epoch=info.epoch, first=progress.tail + 1, records=records, close=close
-            )
+            epoch, first = info.epoch, progress.tail + 1
+            if inside is not None and together is not None:
+                last_append = LastAppend(run, epoch, first, records, close, inside)
+                appended = await together.append(last_append)
+            else:
+                appended = await self._store.append(
+                    run, epoch=epoch, first=first, records=records, close=close, durable=True
+                )
         except OnEndError as error:
             replay = await read_run(self._store, run)
             start = start_of(run, meta_of(info))

@@ -20,8 +20,8 @@ from tokenwire.relay.commands import counting, is_expiry, is_stop
 from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.produce.contract import (
-    Closing,
     Ending,
+    EndTransaction,
     OnEndError,
     ProducerLimits,
     RefusedAppendError,
@@ -110,7 +110,7 @@ async def write_end(
     start: RunStart,
     limits: ProducerLimits | None = None,
     ending: Ending | None = None,
-    closing: Closing | None = None,
+    closing: EndTransaction | None = None,
 ) -> Replay:
     """Write the end of a run after the last record of its log, and return the log as it is then;
     nothing is written when it has ended. An append that the run's own task left under way may come
@@ -140,7 +140,7 @@ async def _append_end(
     start: RunStart,
     limits: ProducerLimits | None,
     ending: Ending | None,
-    closing: Closing | None,
+    closing: EndTransaction | None,
 ) -> None:
     events = end_of(replay)
     if replay.order.state == "new":

@@ -19,10 +19,10 @@ from tokenwire.exits import guarded_tasks, is_by_signal
 from tokenwire.log.base import Appended, Inside, Store, Transactional
 from tokenwire.relay.description import meta_of
 from tokenwire.relay.outbox import EndedRun, ended_run
-from tokenwire.relay.produce.contract import OnEndError
+from tokenwire.relay.produce.contract import LastAppend, OnEndError
 from tokenwire.relay.replay import read_run
 
-__all__ = ["Closing", "OnEndInside", "takes_connection"]
+__all__ = ["OnEndInside", "OnEndTransaction", "takes_connection"]
 
 _log = logging.getLogger("tokenwire.relay")
 
@@ -52,8 +52,9 @@ def takes_connection(on_end: object) -> bool:
     return len(needed) == 2
 
 
-class Closing:
-    """Ends runs together with ``on_end``. Raises `ConfigError` for a store that cannot."""
+class OnEndTransaction:
+    """The `EndTransaction` of an application's ``on_end(run, connection)``. Raises `ConfigError`
+    for a store without transactions, and for a function that is not async."""
 
     def __init__(self, store: Store, on_end: OnEndInside) -> None:
         if not isinstance(store, Transactional):
@@ -66,7 +67,7 @@ class Closing:
         self._store, self._writes, self._on_end = store, store, on_end
 
     async def prepare(self, run: str, end: RunEnd) -> Inside:
-        """What is called inside of the transaction that ends ``run``. Raises `LogError`."""
+        """The function to call within the transaction that ends ``run``. Raises `LogError`."""
         replay = await read_run(self._store, run)
         fold = replay.fold
         fold.apply(end)
@@ -84,31 +85,22 @@ class Closing:
 
         return inside
 
-    async def append(
-        self,
-        run: str,
-        *,
-        epoch: int,
-        first: int,
-        records: list[bytes],
-        close: str | None,
-        inside: Inside,
-    ) -> Appended:
-        """Append the end, with what ``inside`` writes. Raises `OnEndError` after some tries, and
-        `LogError`."""
+    async def append(self, last: LastAppend) -> Appended:
+        """Append the end, with what ``last.inside`` writes. Raises `OnEndError` after `TRIES`
+        failures of the function, and `LogError`."""
         for number in range(1, TRIES + 1):
             try:
                 return await self._writes.append_inside(
-                    run,
-                    epoch=epoch,
-                    first=first,
-                    records=records,
-                    close=close,
-                    inside=inside,
+                    last.run,
+                    epoch=last.epoch,
+                    first=last.first,
+                    records=last.records,
+                    close=last.close,
+                    inside=last.inside,
                     seconds=SECONDS,
                 )
             except _CallError as error:
-                _log.warning("on_end of run %s failed (try %d)", run, number, exc_info=error)
+                _log.warning("on_end of run %s failed (try %d)", last.run, number, exc_info=error)
                 await asyncio.sleep(PAUSE * number)
         raise OnEndError("on_end failed; the server's log has its exception")
 

@@ -6,6 +6,7 @@ the call that began it.
 
 from __future__ import annotations
 
+import sys
 import time
 
 from tokenwire.errors import GoneError, NotFoundError, TokenwireError
@@ -18,12 +19,13 @@ __all__ = ["Owned", "Words", "clock", "missing"]
 Words = tuple[bytes, bytes, bytes, str, bytes]
 
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
 def clock() -> float:
-    """Seconds, of a clock that goes on while the machine sleeps, where there is one."""
-    return time.clock_gettime(_CLOCK)
+    """Seconds of a monotonic clock that includes the time for which the machine is suspended."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "win32":
+        return time.monotonic()
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Owned:

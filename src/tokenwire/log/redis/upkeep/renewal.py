@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Set
-from typing import Any
 
 from tokenwire.log.redis.appending.owned import clock
 from tokenwire.log.redis.connection import Word
@@ -50,7 +49,8 @@ class Renewals:
             for log in group:
                 values += (logs[log], self._channel(log))
             start = clock()
-            answers: Any = (await self._link.run(OWNER, keys + self._fence, values))[0]
+            reply, _ = await self._link.run(OWNER, keys + self._fence, values)
+            answers: list[int] = reply
             states = dict(zip(group, answers, strict=True))
             renewed = [log for log in group if states[log] == 1]
             for log in group:  # one that Redis has lost is put back, as its owner is alive
