@@ -12,8 +12,9 @@ from support.server import AS_A, AS_B, KEYS, Site, site
 from tokenwire.errors import InputError
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
+from tokenwire.wire.fields import ClientToolResult, Decision
 from tokenwire.wire.langgraph.encoder import LangGraphEncoder
-from tokenwire.wire.langgraph.request import Decision, Given, answers_of
+from tokenwire.wire.langgraph.request import answers_of
 from tokenwire.wire.langgraph.state import interrupts_of
 
 
@@ -239,10 +240,10 @@ def test_each_kind_of_wait_has_its_interrupt_and_its_answer() -> None:
     assert answers_of(every, state) == [
         Decision("ap_1", False, "no"),
         Decision("ap_2", True, arguments={"value": {"ask": 1}, "resume": [1]}),
-        Given("call_1", "here"),
+        ClientToolResult("call_1", "here"),
     ]
     state.waiting = ["call_1"]
-    assert answers_of("here", state) == [Given("call_1", "here")]
+    assert answers_of("here", state) == [ClientToolResult("call_1", "here")]
 
 
 def test_a_wait_ends_the_stream_unless_it_was_answered() -> None:

@@ -12,10 +12,20 @@ from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote, unquote_to_bytes
 
+import msgspec
+
 from tokenwire.errors import InputError
 from tokenwire.events.message import FilePart, Part, TextPart
 
-__all__ = ["Fields", "media_part", "one_name", "refuse_routing", "text_of"]
+__all__ = [
+    "ClientToolResult",
+    "Decision",
+    "Fields",
+    "media_part",
+    "one_name",
+    "refuse_routing",
+    "text_of",
+]
 
 _ROUTING = (
     "base_url baseUrl baseURL api_base apiBase api_key apiKey headers extra_headers extra_body "
@@ -24,6 +34,22 @@ _ROUTING = (
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 _MEDIA_TYPE = re.compile(r"[\w.+*-]+/[\w.+*-]+")
 _URL_SAFE = str.maketrans("-_", "+/")
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A decision on the approval ``name``. ``arguments``: replace those of the tool call."""
+
+    name: str
+    approved: bool
+    reason: str | None = None
+    arguments: dict[str, Any] | None = None
+
+
+class ClientToolResult(msgspec.Struct, frozen=True):
+    """The result of the client tool's call ``name``: any JSON value."""
+
+    name: str
+    content: Any = None
 
 
 class Fields:

@@ -19,7 +19,15 @@ from tokenwire.errors import InputError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import FilePart, Message, Part, TextPart
 from tokenwire.wire.chunk_encoder import dumps_text
-from tokenwire.wire.fields import Fields, media_part, one_name, plain, refuse_routing
+from tokenwire.wire.fields import (
+    ClientToolResult,
+    Decision,
+    Fields,
+    media_part,
+    one_name,
+    plain,
+    refuse_routing,
+)
 
 __all__ = [
     "ANSWER",
@@ -27,8 +35,6 @@ __all__ = [
     "METHODS",
     "QUESTION",
     "A2AMessage",
-    "Decision",
-    "Given",
     "decisions_of",
     "parse_message",
 ]
@@ -69,22 +75,6 @@ class A2AMessage(msgspec.Struct, kw_only=True):
     history_length: int | None = None
     returns_at_once: bool = False
     push: Fields | None = None
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """A decision on the approval ``name``."""
-
-    name: str
-    approved: bool
-    reason: str | None = None
-    arguments: dict[str, Any] | None = None
-
-
-class Given(msgspec.Struct, frozen=True):
-    """The result of the client tool's call ``name``."""
-
-    name: str
-    content: Any = None
 
 
 def parse_message(value: Any, tenant: str | None = None) -> A2AMessage:
@@ -155,13 +145,13 @@ def _base64(part: Fields) -> str:
         raise part.fail("raw", "is not base64") from None
 
 
-def decisions_of(body: A2AMessage, fold: Fold) -> list[Decision | Given]:
+def decisions_of(body: A2AMessage, fold: Fold) -> list[Decision | ClientToolResult]:
     """What a message to a task that waits decides, or gives. Raises `InputError` for one that says
     neither, before anything is recorded."""
     questions = {tool.approval_id for tool in fold.tools.values() if tool.approval_id}
     approvals = [name for name in fold.waiting if name in questions]
     calls = [name for name in fold.waiting if name not in questions]
-    decisions: list[Decision | Given] = []
+    decisions: list[Decision | ClientToolResult] = []
     for value in body.data:
         for entry in cast("list[Any]", value) if isinstance(value, list) else [value]:
             decisions += _of_data(entry, approvals, calls, questions, {*calls, *_done(fold)})
@@ -170,7 +160,7 @@ def decisions_of(body: A2AMessage, fold: Fold) -> list[Decision | Given]:
     if body.data:
         raise InputError(_how(approvals, calls), field="message.parts")
     if len(calls) == 1 and not approvals and body.text:
-        return [Given(calls[0], body.text)]
+        return [ClientToolResult(calls[0], body.text)]
     question = _question_of(approvals, fold) if not calls and body.text else None
     if question is not None:
         return [Decision(approvals[0], True, None, {**question, ANSWER: body.text})]
@@ -213,7 +203,7 @@ def _of_data(
     calls: list[str],
     questions: Container[str],
     results: Container[str],
-) -> list[Decision | Given]:
+) -> list[Decision | ClientToolResult]:
     """``questions``: every approval of the task; ``results``: every call that waits for a result or
     has it. An answer to one of these that comes later than another is no error."""
     entry = Fields(value, "message.parts.data")
@@ -223,7 +213,7 @@ def _of_data(
             raise entry.fail("callId", "must name a call of this task that waits for a result")
         if "content" not in entry.value:
             raise entry.fail("content", "is missing")
-        return [Given(name, entry.raw("content"))]
+        return [ClientToolResult(name, entry.raw("content"))]
     if not entry.has("approved"):
         raise InputError(_how(approvals, calls), field="message.parts")
     name = entry.text("approvalId") or (approvals[0] if len(approvals) == 1 else "")

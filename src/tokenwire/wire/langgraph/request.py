@@ -14,14 +14,12 @@ import msgspec
 from tokenwire.errors import InputError
 from tokenwire.events.fold import Fold, ToolState
 from tokenwire.events.message import Message
-from tokenwire.wire.fields import Fields, refuse_routing
+from tokenwire.wire.fields import ClientToolResult, Decision, Fields, refuse_routing
 from tokenwire.wire.langgraph.encoder import STREAM_MODES
 from tokenwire.wire.langgraph.messages import parse_messages
 from tokenwire.wire.langgraph.state import is_graph_interrupt
 
 __all__ = [
-    "Decision",
-    "Given",
     "RunRequest",
     "answers_of",
     "checkpoint_of",
@@ -65,22 +63,6 @@ class RunRequest(msgspec.Struct, kw_only=True):
     on_disconnect: str | None = None
     checkpoint: str | None = None
     metadata: dict[str, Any] | None = None
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """A decision on the approval ``name``."""
-
-    name: str
-    approved: bool
-    reason: str | None = None
-    arguments: dict[str, Any] | None = None
-
-
-class Given(msgspec.Struct, frozen=True):
-    """The result of the client tool's call ``name``."""
-
-    name: str
-    content: Any = None
 
 
 def parse_run(value: Any) -> RunRequest:
@@ -185,7 +167,7 @@ def checkpoint_of(body: Fields) -> str | None:
 # --- answers to interrupts ------------------------------------------------------------------------
 
 
-def answers_of(resume: Any, fold: Fold) -> list[Decision | Given]:
+def answers_of(resume: Any, fold: Fold) -> list[Decision | ClientToolResult]:
     """What the value of a resume decides, or gives, in a run that waits. Raises `InputError` where
     that is not certain, before anything is recorded."""
     questions = {tool.approval_id: tool for tool in fold.tools.values() if tool.approval_id}
@@ -207,12 +189,12 @@ def answers_of(resume: Any, fold: Fold) -> list[Decision | Given]:
             f"interrupts {', '.join(open_names)[:300]} wait as well; answer all in one resume",
             field="command.resume",
         )
-    answers: list[Decision | Given] = []
+    answers: list[Decision | ClientToolResult] = []
     for name, value in values.items():
         question = questions.get(name)
         if question is None:
             one = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-            answers.append(Given(name, one[name] if list(one) == [name] else value))
+            answers.append(ClientToolResult(name, one[name] if list(one) == [name] else value))
         else:
             answers.append(_decision(name, value, question))
     return answers

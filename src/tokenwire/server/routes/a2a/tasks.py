@@ -7,7 +7,7 @@ decides is recorded before anybody reads that it was; a task is the fold of its 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -28,11 +28,12 @@ from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.edge.respond import STREAM_HEADERS
 from tokenwire.server.routes.a2a.errors import not_cancelable, unsupported
 from tokenwire.server.routes.support import finished, place_of, resolved_ids, wire_response
+from tokenwire.server.routes.waiting.record import record_decision, require_roles
 from tokenwire.server.starts.start import Start, ThreadQuery, say_and_wait
 from tokenwire.server.state import State
 from tokenwire.server.tokens.grant import thread_to_start
 from tokenwire.wire.a2a.encoder import A2AEncoder
-from tokenwire.wire.a2a.request import A2AMessage, Decision, Given, decisions_of
+from tokenwire.wire.a2a.request import A2AMessage, decisions_of
 from tokenwire.wire.a2a.task import message_of, with_cursor
 from tokenwire.wire.catalogue import EVERY_WAIT
 from tokenwire.wire.place import Place
@@ -133,15 +134,14 @@ async def _answer(caller: Caller, body: A2AMessage, task: str) -> Sent:
             "context, where it is the next task"
         )
     decisions = decisions_of(body, fold)
-    for decision in decisions:
-        caller.info.identity.require("approve" if isinstance(decision, Decision) else "write")
+    require_roles(caller.info, decisions)
     names = sorted({decision.name for decision in decisions})
     # Before the decisions: a repetition after a crash in between records what is still open.
     await set_name(state.store, name, RunName(task, str(info.tail), info.tail, names, content))
     late: list[ConflictError] = []
     for decision in decisions:
         try:
-            await _record(caller, task, decision)
+            await record_decision(state, caller.info, caller.principal, task, decision)
         except ConflictError as error:
             late.append(error)
     for error in late:
@@ -149,23 +149,6 @@ async def _answer(caller: Caller, body: A2AMessage, task: str) -> Sent:
             raise unsupported(error.message, reason=error.details["reason"])
         # Decided elsewhere: the first decision counts, and is what the task then shows.
     return Sent(info, frozenset(names))
-
-
-def _record(caller: Caller, task: str, decision: Decision | Given) -> Awaitable[object]:
-    runs, by, principal = caller.state.runs, caller.info.by, caller.principal
-    if isinstance(decision, Given):
-        return runs.answer_tool(
-            task, decision.name, content=decision.content, by=by, principal=principal
-        )
-    return runs.approve(
-        task,
-        decision.name,
-        approved=decision.approved,
-        reason=decision.reason,
-        arguments=decision.arguments,
-        by=by,
-        principal=principal,
-    )
 
 
 def _check_taken(message: Sent, fold: Fold) -> None:

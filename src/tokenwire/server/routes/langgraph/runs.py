@@ -7,7 +7,6 @@ reader names, in whichever modes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,13 +26,12 @@ from tokenwire.server.routes.langgraph.caller import Caller
 from tokenwire.server.routes.langgraph.thread_state import messages_before, moment, run_status
 from tokenwire.server.routes.runs import delete
 from tokenwire.server.routes.support import finished, folded, resolved_ids, wire_response
+from tokenwire.server.routes.waiting.record import record_decision, require_roles
 from tokenwire.server.starts.start import Start, ThreadQuery, say, start_run, until_started
 from tokenwire.wire.chunk_encoder import Chunk
 from tokenwire.wire.langgraph.encoder import LangGraphEncoder
 from tokenwire.wire.langgraph.messages import answer_messages
 from tokenwire.wire.langgraph.request import (
-    Decision,
-    Given,
     RunRequest,
     answers_of,
     parse_modes,
@@ -159,7 +157,7 @@ async def resume(caller: Caller, body: RunRequest, *, all_count: bool = False) -
     before it records any, and `ConflictError` where the run ended, or went on, without one.
     ``all_count``: also where another answer was first; else that one counts, and is what the run
     then shows."""
-    thread, principal, identity = caller.thread, caller.principal, caller.info.identity
+    thread, principal = caller.thread, caller.principal
     if thread is None:
         raise InputError("'command' needs a thread", field="command")
     run = await waiting_run(caller, thread)
@@ -169,13 +167,12 @@ async def resume(caller: Caller, body: RunRequest, *, all_count: bool = False) -
         )
     fold, waits = await folded(caller.state, run.id, principal)
     answers = answers_of(body.resume, fold)
-    for answer in answers:
-        identity.require("approve" if isinstance(answer, Decision) else "write")
+    require_roles(caller.info, answers)
     late: list[ConflictError] = []
     is_taken = True
     for answer in answers:
         try:
-            is_taken = await _record(caller, run.id, answer) and is_taken
+            is_taken &= await record_decision(caller.state, caller.info, principal, run.id, answer)
         except ConflictError as error:
             if "reason" in error.details:
                 late.append(error)
@@ -195,23 +192,6 @@ async def waiting_run(caller: Caller, thread: str) -> RunInfo:
         if run.state == "waiting":
             return run
     raise ConflictError("no run of this thread waits for an answer", reason="nothing_waits")
-
-
-def _record(caller: Caller, run: str, answer: Decision | Given) -> Awaitable[bool]:
-    runs, by, principal = caller.state.runs, caller.info.by, caller.principal
-    if isinstance(answer, Given):
-        return runs.answer_tool(
-            run, answer.name, content=answer.content, by=by, principal=principal
-        )
-    return runs.approve(
-        run,
-        answer.name,
-        approved=answer.approved,
-        reason=answer.reason,
-        arguments=answer.arguments,
-        by=by,
-        principal=principal,
-    )
 
 
 # --- streams --------------------------------------------------------------------------------------
