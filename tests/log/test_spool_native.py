@@ -88,7 +88,8 @@ def group(logs: list[Log]) -> tuple[list[spools.Item], dict[str, Owned]]:
 
 
 def state(owned_of: dict[str, Owned]) -> list[Any]:
-    names = [name for name in Owned.__slots__ if name != "refreshed"]
+    others = ("refreshed", "commands")  # a time, and an object of each
+    names = [name for name in Owned.__slots__ if name not in others]
     return [{name: getattr(one, name) for name in names} for one in owned_of.values()]
 
 

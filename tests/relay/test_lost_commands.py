@@ -184,7 +184,6 @@ def test_a_run_can_be_cancelled_behind_commands_that_only_the_mailbox_lost() -> 
 def test_a_question_that_was_lost_is_written_again_while_the_run_waits() -> None:
     """A server that starts again from an older copy has the log without its end; the run has
     nothing to append that would find out."""
-    need_redis()
 
     async def main(server: RedisServer) -> None:
         async with (
