@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tokenwire.errors import GoneError, NotFoundError
+from tokenwire.errors import GoneError, NotFoundError, StoreUnavailableError
+from tokenwire.log.base import Due
 from tokenwire.log.sqlite import heads
 from tokenwire.log.sqlite import store as store_module
 from tokenwire.log.sqlite.store import SQLiteStore
@@ -310,3 +313,67 @@ def test_what_is_erased_leaves_the_file_and_its_write_ahead_log(
         assert (await store.describe("other")).log == "other"
 
     run(SQLiteStore(str(path)), case)
+
+
+class _FailingSweeper:
+    """One whose own store fails after the logs were erased."""
+
+    async def before(self, due: list[Due]) -> list[Due]:
+        return due
+
+    async def after(self, erased: list[Due]) -> None:
+        raise StoreUnavailableError("not now")
+
+
+def test_what_a_sweep_erased_before_it_failed_leaves_the_write_ahead_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "WAL_SECONDS", 0.05)
+
+    async def case(store: SQLiteStore) -> None:
+        await ended(store, "s", SECRET)
+        with pytest.raises(StoreUnavailableError):
+            await store.expire(retention=-1, sweeper=_FailingSweeper())
+        assert store._wal_since is not None
+        while store._wal_since is not None:
+            await asyncio.sleep(0.02)
+        assert SECRET not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+    run(SQLiteStore(str(tmp_path / "log.db")), case)
+
+
+_DELETE_AND_DIE = """
+import asyncio, os, sys
+from tokenwire.log.sqlite.store import SQLiteStore
+
+async def main():
+    store = SQLiteStore(sys.argv[1])
+    await store.start()
+    await store.delete("s")
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+def test_who_starts_beside_others_empties_what_a_killed_process_had_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "WAL_SECONDS", 0.05)
+    monkeypatch.setattr(store_module, "WAL_PAUSE", 0.05)
+    path = str(tmp_path / "log.db")
+
+    async def case(other: SQLiteStore) -> None:
+        await ended(other, "s", SECRET)
+        command = [sys.executable, "-c", _DELETE_AND_DIE, path]
+        await asyncio.to_thread(subprocess.run, command, check=True, timeout=60)
+        assert SECRET in Path(f"{path}-wal").read_bytes()
+        assert other._wal_since is None, "it has erased nothing"
+        store = SQLiteStore(path)
+        await store.start()
+        while store._wal_since is not None:
+            await asyncio.sleep(0.02)
+        assert SECRET not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        await store.close()
+
+    run(SQLiteStore(path), case)

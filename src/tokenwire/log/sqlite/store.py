@@ -13,6 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from tokenwire.errors import ConfigError, LogError, StoreUnavailableError
@@ -127,6 +128,11 @@ class SQLiteStore:
             deadline=self._deadline,
         )
         self._reads.set_polling(bool(self._tails))
+        # A process beside others may have been killed before it emptied what it had erased. (Of
+        # the only one nothing is left there: the first connection was closed.)
+        wal = Path(f"{self.path}-wal")
+        if wal.exists() and wal.stat().st_size:
+            self._empty_wal_soon()
 
     def _connect(self, writer: bool) -> sqlite3.Connection:
         return connect(self.path, writer=writer, synchronous=self._synchronous, busy=self._busy)
@@ -408,8 +414,6 @@ class SQLiteStore:
     async def expire(self, *, retention: float, sweeper: Sweeper | None = None) -> int:
         count = await expire(self, retention, sweeper)
         await self._write(lambda w: w.forget_names(self._clock() - KEEP_NAMES_SECONDS))
-        if count:
-            self._empty_wal_soon()
         await self._give_back()
         return count
 
@@ -418,6 +422,8 @@ class SQLiteStore:
 
     async def erase_due(self, due: list[Due], retention: float) -> list[Due]:
         erased = await self._write(lambda w: w.erase_due(due, self._clock() - retention))
+        if erased:  # here, as what follows it may fail
+            self._empty_wal_soon()
         for one in erased:
             for log in one.logs:
                 self._tails.forget(log)
