@@ -229,4 +229,95 @@ describe("TokenwireChatTransport", () => {
     expect(chat.current.error!.message).not.toBe("");
     expect(textOf(chat.current.messages.slice(-1))).toContain("This answer starts well");
   });
+
+  /** A fetch whose requests of this method to `path` fail between `fail` and `mend`. */
+  function failing(method: string, path: RegExp, how: (typeof FAILURES)[number]) {
+    let failures = 0;
+    let isOn = false;
+    const failingFetch: typeof fetch = async (input, init) => {
+      const url = new URL(input instanceof Request ? input.url : String(input));
+      if (!isOn || (init?.method ?? "GET") !== method || !path.test(url.pathname)) return fetch(input, init);
+      failures++;
+      if (how === "page") return new Response("<p>Sign in</p>", { headers: { "content-type": "text/html" } });
+      if (how === "empty") return new Response("", { status: 500 });
+      const error = { code: "not_allowed", message: "you may not" };
+      return Response.json({ error }, { status: 403 });
+    };
+    const fail = () => (isOn = true);
+    const mend = () => (isOn = false);
+    return { fetch: failingFetch, fail, mend, failures: () => failures };
+  }
+  const FAILURES = ["refused", "page", "empty"] as const;
+
+  it.each(FAILURES)("tells of a question or a regeneration that fails (%s)", async (how) => {
+    const broken = failing("POST", /^\/v1\/runs$/, how);
+    const { id, chat } = opened({}, { fetch: broken.fetch });
+    await act(() => chat.current.sendMessage({ text: "Hello" }));
+    await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+    broken.fail();
+    for (const again of [() => chat.current.regenerate(), () => chat.current.sendMessage({ text: "More" })]) {
+      await act(again);
+      await waitFor(() => expect(chat.current.status).toBe("error"), WAIT);
+      expect(chat.current.error?.message).toBeTruthy();
+      act(() => chat.current.clearError());
+    }
+    expect(broken.failures()).toBeGreaterThan(1);
+    expect(await runsOf(id)).toEqual(["complete"]);
+  });
+
+  it.each(FAILURES)("tells of an answer to an approval that fails (%s)", async (how) => {
+    const broken = failing("POST", /\/approvals/, how);
+    const sendAutomaticallyWhen = lastAssistantMessageIsCompleteWithApprovalResponses;
+    const { id, chat } = opened({ sendAutomaticallyWhen }, { fetch: broken.fetch });
+    await act(() => chat.current.sendMessage({ text: "scenario:approval?rate=2000" }));
+    await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+    const call = chat.current.messages[1]!.parts.find(({ type }) => type === "tool-delete_file");
+    broken.fail();
+    const { approval } = call as unknown as { approval: { id: string } };
+    await act(async () => chat.current.addToolApprovalResponse({ id: approval.id, approved: true }));
+    await waitFor(() => expect(chat.current.status).toBe("error"), WAIT);
+    expect(chat.current.error?.message).toBeTruthy();
+    expect(broken.failures()).toBeGreaterThan(0);
+    expect(await runsOf(id)).toEqual(["waiting"]);
+  });
+
+  it.each([
+    ...FAILURES.map((how) => [how, "the conversation", /\/v1\/threads\//] as const),
+    ...FAILURES.map((how) => [how, "the run", /\/v1\/runs\/[^/]+$/] as const),
+    ["refused", "the events", /\/events$/] as const, // others are tried again for minutes
+  ])("tells of a reload that cannot read (%s: %s)", async (how, _, path) => {
+    const first = opened();
+    act(() => void first.chat.current.sendMessage({ text: SLOW }));
+    await waitFor(() => expect(textOf(first.chat.current.messages).length).toBeGreaterThan(5), WAIT);
+    const messages = first.chat.current.messages.slice(0, 1);
+    first.unmount();
+    const broken = failing("GET", path, how);
+    broken.fail();
+    const { chat } = opened({ id: first.id, messages }, { fetch: broken.fetch });
+    await act(() => chat.current.resumeStream());
+    await waitFor(() => expect(chat.current.status).toBe("error"), WAIT);
+    expect(chat.current.error?.message).toBeTruthy();
+    expect(broken.failures()).toBeGreaterThan(0);
+  });
+
+  it.each(FAILURES)("takes no failure of a stop for a stop, and reads on (%s)", async (how) => {
+    const broken = failing("POST", /\/(cancel|stop)$/, how);
+    const { id, chat, transport } = opened({}, { fetch: broken.fetch });
+    act(() => void chat.current.sendMessage({ text: SLOW }));
+    await waitFor(() => expect(textOf(chat.current.messages).length).toBeGreaterThan(5), WAIT);
+    broken.fail();
+    let result = "none";
+    const stop = transport.stop(id).then(
+      () => (result = "stopped"),
+      () => (result = "failed"),
+    );
+    await waitFor(() => expect(textOf(chat.current.messages)).toBe(NUMBERS), WAIT);
+    expect(broken.failures()).toBeGreaterThan(0);
+    expect(await runsOf(id)).toEqual(["complete"]);
+    // What the server refused is a failure; what is no answer of the server's is sent again.
+    expect(result).toBe(how === "refused" ? "failed" : "none");
+    broken.mend();
+    await stop;
+    expect(result).toBe(how === "refused" ? "failed" : "stopped");
+  });
 });
