@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from support.server import site
+from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.observe.facts import FollowerGone, RunEnded, RunStarted
 from tokenwire.observe.hooks import observe
 
@@ -55,6 +57,47 @@ def test_a_reader_of_an_erased_run_gets_an_end_of_its_own(
     finally:
         stop()
     assert [f.why for f in facts if isinstance(f, FollowerGone) and f.run == run] == ["gone"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_page_that_waits_for_a_run_that_is_erased_says_what_a_later_one_does(
+    tmp_path: Path, kind: str
+) -> None:
+    """Also where another process erases it."""
+    path = tmp_path / "log.db"
+    more = {"store": f"sqlite:{path}"} if kind == "sqlite" else {}
+    with site(**more) as here:
+        run = here.start("scenario:stall")
+        url, connections = f"{here.url}/v1/runs/{run}/events", here.app.state.connections
+        while "text-delta" not in (page := httpx.get(url, params={"live": "no"})).text:
+            time.sleep(0.01)
+        answers: list[httpx.Response] = []
+        query = {"live": "long-poll", "after": page.json()["next"]}
+        reader = threading.Thread(
+            target=lambda: answers.append(httpx.get(url, params=query, timeout=60))
+        )
+        reader.start()
+        while not len(connections):
+            time.sleep(0.01)
+
+        async def erase() -> None:
+            store = SQLiteStore(str(path))
+            await store.start()
+            await store.delete(run)
+            await store.close()
+
+        if kind == "sqlite":
+            asyncio.run(erase())
+        else:
+            assert here.client.delete(f"/v1/runs/{run}").status_code == 204
+        reader.join(60)
+        answers.append(httpx.get(url, params=query))
+        assert [answer.status_code for answer in answers] == [404, 404]
+        errors = [answer.json()["error"] for answer in answers]
+        for error in errors:
+            error.pop("request_id")
+        assert errors[0] == errors[1]
+        assert errors[0]["message"] == "no such run"
 
 
 def test_a_wire_without_a_farewell_breaks_off() -> None:

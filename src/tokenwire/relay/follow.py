@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from tokenwire.errors import CursorError, TokenwireError
+from tokenwire.errors import CursorError, NotFoundError, TokenwireError
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.express import NO, SETTLE, YES, Port, Reader, Taken
 from tokenwire.log.base import Page, Records
@@ -218,9 +218,12 @@ class Follower(Reader):
                 return None
             if self._dirty:
                 self._dirty = False
-                page = await self._log.read(
-                    self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
-                )
+                try:
+                    page = await self._log.read(
+                        self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
+                    )
+                except NotFoundError:  # erased meanwhile: as for who comes later
+                    raise NotFoundError("no such run", what="run") from None
                 if self._barred is not None:
                     continue  # what was being read may have come after
                 self._ended = page.closed is not None

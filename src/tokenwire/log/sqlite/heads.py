@@ -31,7 +31,7 @@ def missing(connection: sqlite3.Connection, name: str) -> TokenwireError:
     """The error for a log that is not there."""
     if connection.execute("SELECT 1 FROM gone WHERE name = ?", (name,)).fetchone():
         return GoneError("the log has expired; its records are no longer stored")
-    return NotFoundError("no log has this name")
+    return NotFoundError("no log has this name", what="log")
 
 
 class Head:

@@ -111,7 +111,7 @@ class SQLiteStore:
         """Open the file and its two threads; refuses a file that is not ours or is damaged."""
         if self._writer is not None and self._reader is not None:
             return
-        await asyncio.to_thread(self._open)
+        has_wal = await asyncio.to_thread(self._open)
         writer, reader = cast(Writer, self._writer), cast(Reader, self._reader)
         self._writes = JobThread(
             "tokenwire-write",
@@ -130,14 +130,14 @@ class SQLiteStore:
         self._reads.set_polling(bool(self._tails))
         # A process beside others may have been killed before it emptied what it had erased. (Of
         # the only one nothing is left there: the first connection was closed.)
-        wal = Path(f"{self.path}-wal")
-        if wal.exists() and wal.stat().st_size:
+        if has_wal:
             self._empty_wal_soon()
 
     def _connect(self, writer: bool) -> sqlite3.Connection:
         return connect(self.path, writer=writer, synchronous=self._synchronous, busy=self._busy)
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
+        """Open the file; whether its write-ahead log has anything."""
         prepare(self.path)
         try:
             connection = self._connect(True)
@@ -161,6 +161,8 @@ class SQLiteStore:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
                 raise ConfigError(f"cannot open the store file {self.path}") from error
             raise explain(error, self.path) from error
+        wal = Path(f"{self.path}-wal")
+        return wal.exists() and wal.stat().st_size > 0
 
     async def close(self) -> None:
         """Commit what was given, close the file. Logs stay."""
