@@ -183,6 +183,42 @@ def test_the_sweeper_looks_when_a_clock_may_expire(monkeypatch):
     asyncio.run(main())
 
 
+def test_a_loop_that_stood_still_reads_before_it_ends_anything(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    async def main() -> None:
+        sweeper, read, silent = Sweeper(1e3), Stream(), Stream()
+        watches = {stream: Watch(LIMITS, 0.0) for stream in (read, silent)}
+        for stream, watch in watches.items():
+            watch.accept(0.0)
+            sweeper.add(stream, watch)
+
+        def stand_still() -> None:
+            """For some minutes."""
+            clock.now += 250.0
+            assert sweeper._timer is not None
+            sweeper._timer.cancel()
+            sweeper._due -= 3e3
+            sweeper._sweep()
+
+        stand_still()
+        assert (read.errors, silent.errors) == ([], [])
+        watches[read].last_event = watches[read].last_life = clock.now
+        sweeper._sweep()
+        assert (read.errors, silent.errors) == ([], ["keep_alive"])
+        # Whoever stands still all the time ends nobody too early, and everybody some day.
+        watches[read] = Watch(LIMITS, clock.now)
+        watches[read].accept(clock.now)
+        sweeper.add(read, watches[read])
+        stand_still()
+        assert not read.errors
+        stand_still()
+        assert read.errors == ["keep_alive"]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("name", ["connect", "first_event", "idle", "keep_alive", "total"])
 def test_a_deadline_of_nothing_is_refused_by_name(name):
     with pytest.raises(InputError, match=name):

@@ -470,8 +470,11 @@ def test_the_server_answers_as_the_document_says(site: Site) -> None:
     ordered = sorted(operations.items(), key=lambda item: order.index(item[1].method.upper()))
     unanswered = set()
     for label, operation in ordered:
-        statuses = ask_of(site, operation, run, examples=4)
-        if not any(status < 300 for status in statuses):
+        # What is made up differs: four may all be wrong ones.
+        for examples in (4, 1 if label in WITHOUT_SUCCESS else 50):
+            if any(status < 300 for status in ask_of(site, operation, run, examples=examples)):
+                break
+        else:
             unanswered.add(label)
     assert unanswered <= WITHOUT_SUCCESS
 

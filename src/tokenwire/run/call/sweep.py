@@ -1,8 +1,8 @@
 """One clock for all calls: a tick that looks at every open call's deadlines.
 
-Always true: a call costs no timer of its own; a deadline is noticed at most one tick late; a call
-is not looked at before one of its clocks could have run out; calls that are overdue together, as
-those of a provider that stands still, end in turns.
+Always true: a call costs no timer of its own; a deadline is noticed at most one tick late, or two
+where the event loop itself stood still; a call is not looked at before one of its clocks could have
+run out; calls that are overdue together, as those of a provider that stands still, end in turns.
 """
 
 from __future__ import annotations
@@ -35,19 +35,33 @@ class Sweeper:
         #: each would cost two hundredths of all that a token costs.)
         self._looks: dict[_Abortable, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._has_waited = False
 
     def add(self, stream: _Abortable, watch: Watch) -> None:
         """Watch a stream until `discard`; to be called again after `Watch.end_by`."""
         self._watched[stream], self._looks[stream] = watch, -math.inf
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._tick, self._sweep)
+            self._start()
 
     def discard(self, stream: _Abortable) -> None:
         """Stop watching."""
         self._watched.pop(stream, None)
         self._looks.pop(stream, None)
 
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + self._tick
+        self._timer = loop.call_at(self._due, self._sweep)
+
     def _sweep(self) -> None:
+        is_late = asyncio.get_running_loop().time() > self._due + self._tick
+        # A process that stood still takes its own silence for that of every provider: what came
+        # meanwhile is read first. One that is always late looks every second time.
+        self._has_waited = is_late and not self._has_waited
+        if self._has_waited:
+            self._start()
+            return
         now = time.monotonic()
         for stream in [stream for stream, look in self._looks.items() if look <= now]:
             watch = self._watched.get(stream)
@@ -58,11 +72,9 @@ class Sweeper:
             else:
                 del self._looks[stream]
                 turns().take(partial(self._end, stream, watch))
-        self._timer = (
-            asyncio.get_running_loop().call_later(self._tick, self._sweep)
-            if self._watched
-            else None
-        )
+        self._timer = None
+        if self._watched:
+            self._start()
 
     def _end(self, stream: _Abortable, watch: Watch) -> None:
         """It is the turn of one that was overdue, unless it has moved on meanwhile."""
