@@ -98,8 +98,8 @@ async def ended(runs: Runs, run: str, held: Held) -> list[Any]:
 @pytest.mark.parametrize("how", ["interrupted", "expired"])
 def test_an_append_of_a_stopped_run_comes_first(every_log: NewLog, how: Any) -> None:
     async def main() -> None:
-        async with simulator(rate=60.0) as server, relay(server, log=every_log()) as runs:
-            run = await begin(runs, "scenario:slow")
+        async with simulator(rate=2.0) as server, relay(server, log=every_log()) as runs:
+            run = await begin(runs, "scenario:text")
             held, owned = Held(runs.store, run), runs.owned[run]
             await held.is_held.wait()
             await owned.stop()
@@ -129,10 +129,10 @@ def test_an_append_that_failed_and_came_all_the_same(every_log: NewLog) -> None:
     async def main() -> None:
         brief = ProducerLimits(store_timeout=0.1)
         async with (
-            simulator(rate=60.0) as server,
+            simulator(rate=2.0) as server,
             relay(server, log=every_log(), bounds=brief) as runs,
         ):
-            run = await begin(runs, "scenario:slow")
+            run = await begin(runs, "scenario:text")
             task = runs.owned[run].task
             held = Held(runs.store, run, fails=True)
             await task
