@@ -50,6 +50,11 @@ def names(server: PostgresServer) -> tuple[str, str]:
     return f"t{suffix}", f"message_{suffix}"
 
 
+@pytest.fixture(autouse=True)
+def _all_the_time_that_a_busy_machine_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "SECONDS", 60.0)
+
+
 def count(server: PostgresServer, table: str) -> str:
     return server.sql(f"SELECT count(*) FROM {table}")
 

@@ -242,17 +242,26 @@ def test_in_a_run_tokens_go_past_the_sleeping_task(monkeypatch, new_log):
 
 def test_a_store_that_is_full_for_a_while_loses_nothing(monkeypatch):
     async def main():
-        log = MemoryStore(max_bytes=6_000)
-        refused = asyncio.Event()
+        log = MemoryStore()
+        refused, appends = asyncio.Event(), 0
         append_soon, append = MemoryStore.append_soon, MemoryStore.append
 
+        def fill():
+            """No room in the middle, however much of the answer each append has."""
+            nonlocal appends
+            appends += 1
+            if appends == 4:
+                log._usage.most = log._usage.bytes
+
         def watched(self, *args, **options):
+            fill()
             taken = append_soon(self, *args, **options)
             if not taken:
                 refused.set()
             return taken
 
         async def watched_too(self, *args, **options):
+            fill()
             try:
                 return await append(self, *args, **options)
             except StoreFullError:
