@@ -1796,27 +1796,6 @@ static char *room_in(Buffer *buffer, Py_ssize_t size)
     return buffer->data + buffer->size;
 }
 
-/* A word of a command: `$SIZE\r\nDATA\r\n`; -1 with an error. */
-static int add_word(Buffer *buffer, const char *data, Py_ssize_t size)
-{
-    char *out = room_in(buffer, size + 32), digits[24];
-    int first = sizeof digits;
-    Py_ssize_t rest = size;
-    if (out == NULL)
-        return -1;
-    do
-        digits[--first] = (char)('0' + rest % 10);
-    while (rest /= 10);
-    int count = (int)sizeof digits - first;
-    *out++ = '$';
-    memcpy(out, digits + first, (size_t)count), out += count;
-    memcpy(out, "\r\n", 2), out += 2;
-    memcpy(out, data, (size_t)size), out += size;
-    memcpy(out, "\r\n", 2);
-    buffer->size += 1 + count + 2 + size + 2;
-    return 0;
-}
-
 static int add_bytes(Buffer *buffer, const char *data, Py_ssize_t size)
 {
     char *out = room_in(buffer, size);
@@ -1825,6 +1804,19 @@ static int add_bytes(Buffer *buffer, const char *data, Py_ssize_t size)
     memcpy(out, data, (size_t)size);
     buffer->size += size;
     return 0;
+}
+
+/* The head of a word or a command: `$SIZE\r\n`, `*COUNT\r\n`; -1 with an error. */
+static int add_head(Buffer *buffer, char kind, Py_ssize_t size)
+{
+    char digits[32];
+    int first = sizeof digits;
+    digits[--first] = '\n', digits[--first] = '\r';
+    do
+        digits[--first] = (char)('0' + size % 10);
+    while (size /= 10);
+    digits[--first] = kind;
+    return add_bytes(buffer, digits + first, (Py_ssize_t)sizeof digits - first);
 }
 
 static int real(PyObject *object, enum slot s, double *value)
@@ -1841,7 +1833,7 @@ typedef struct {
     PyObject *owned, *apart;
     int64_t round, noted_bytes, most_offset, until, count;
     double now, publish_seconds;
-    Buffer places, keys, records;
+    Buffer commands;
 } Pack;
 
 /* Bring what is touched of the items behind number `i` closer. */
@@ -1886,7 +1878,6 @@ static int pack_one(Pack *pack, PyObject *item)
     int64_t epoch, owners, size, noted, permit, round;
     double permit_end, published_at;
     int has_readers, done = 0;
-    char place[8];
     held.count = 0;
     long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 1));
     long long end = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 2));
@@ -1923,17 +1914,19 @@ static int pack_one(Pack *pack, PyObject *item)
     }
     if (size - noted > pack->noted_bytes)
         goto end;
-    done = 1;
+    Buffer *out = &pack->commands;
+    static const char push[] = "$6\r\nRPUSHX\r\n";
+    done = add_head(out, '*', 2 + end - start) || add_bytes(out, push, sizeof push - 1)
+            || add_bytes(out, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        ? -1 : 1;
     for (long long at = start; at < end && done == 1; at++) { /* nothing runs in between */
         PyObject *record = PyList_GET_ITEM(records, at);
-        if (add_word(&pack->records, PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)))
+        Py_ssize_t length = PyBytes_GET_SIZE(record);
+        if (add_head(out, '$', length) || add_bytes(out, PyBytes_AS_STRING(record), length)
+            || add_bytes(out, "\r\n", 2))
             done = -1;
     }
-    for (int i = 0; i < 4; i++)
-        place[i] = (char)((start + 1) >> 8 * i & 255), place[i + 4] = (char)((end - start) >> 8 * i);
-    if (done == 1
-        && (add_bytes(&pack->keys, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-            || add_bytes(&pack->places, place, 8) || put_number(owned, Owned_bytes, size)))
+    if (done == 1 && put_number(owned, Owned_bytes, size))
         done = -1;
     pack->count += end - start;
     if (permit < pack->until)
@@ -1970,14 +1963,12 @@ static PyObject *pack(PyObject *module, PyObject *arguments)
         if (failed)
             goto end;
     }
-    if (room_in(&pack.places, 1) && room_in(&pack.keys, 1) && room_in(&pack.records, 1))
-        done = Py_BuildValue("OOLLy#y#y#", taken, rest, (long long)pack.until,
-                             (long long)pack.count, pack.places.data, pack.places.size,
-                             pack.keys.data, pack.keys.size, pack.records.data,
-                             pack.records.size);
+    if (room_in(&pack.commands, 1))
+        done = Py_BuildValue("OOLLy#", taken, rest, (long long)pack.until, (long long)pack.count,
+                             pack.commands.data, pack.commands.size);
 end:
     Py_XDECREF(taken), Py_XDECREF(rest);
-    PyMem_Free(pack.places.data), PyMem_Free(pack.keys.data), PyMem_Free(pack.records.data);
+    PyMem_Free(pack.commands.data);
     return done;
 }
 

@@ -1,5 +1,5 @@
-"""Appends under a permit are sent without a look at the owner: whatever takes the log away from it
-in between, nothing of them is in the log."""
+"""Appends under a permit are pushed without a look at the owner: whatever takes the log from it in
+between, nothing of them is in the log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.redis_before import Before
 from support.redis_cases import Proxy, opened, until, wait_for_replica
 from tokenwire.errors import NotFoundError, StoreFullError
 from tokenwire.log.redis.appending import append as appends
-from tokenwire.log.redis.appending import calls, packing
+from tokenwire.log.redis.appending import calls, packing, watch
 from tokenwire.log.redis.store import RedisStore
 
 pytestmark = pytest.mark.redis
@@ -123,8 +123,7 @@ def test_it_is_looked_at_again_after_a_while(monkeypatch: pytest.MonkeyPatch) ->
         assert has_permit(writer, "s")
         writer._owned["s"].permit = 1  # of the server's clock
         assert await soon(writer, "s", len(records) + 2, b"b") is None
-        assert calls_of(server, "hmget") > before + 1
-        assert not has_permit(writer, "s")
+        assert calls_of(server, "hmget") == before + 2
         assert (await other.read("s")).records == [*records, b"a", b"b"]
 
     run_two(case)
@@ -132,7 +131,7 @@ def test_it_is_looked_at_again_after_a_while(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_no_permit_where_the_lease_ends_before_it() -> None:
     async def case(writer: RedisStore, other: RedisStore, server: RedisServer) -> None:
-        await writer.create("s", owner="w", lease=2.9)
+        await writer.create("s", owner="w", lease=4.9)
         writer.subscribe("s", lambda: None, appends=False)
         for number in range(1, 20):
             assert await soon(writer, "s", number, b"%d" % number) is None
@@ -155,11 +154,17 @@ def test_a_renewal_with_a_shorter_lease_ends_permits() -> None:
     run_two(case)
 
 
+def lapse_keys(server: RedisServer) -> list[str]:
+    """The keys whose end ends what connections watch."""
+    return [key.decode() for key in server.answer("KEYS", "tw:{fence}:index:*")]
+
+
 def shorten_permits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Permits of a fifth of a second, by the server's clock."""
     text = calls.APPEND.text
-    assert text.count(b"PERMIT = 3000") == 1
-    short = text.replace(b"PERMIT = 3000", b"PERMIT = 200")
+    assert text.count(b"PERMIT = 5000") == 1
+    short = text.replace(b"PERMIT = 5000", b"PERMIT = 200")
+    monkeypatch.setattr(watch, "HELD_MS", 100)
     monkeypatch.setattr(calls.APPEND, "text", short)
     sha = sha1(short, usedforsecurity=False).hexdigest().encode()
     monkeypatch.setattr(calls.APPEND, "sha", sha)
@@ -236,13 +241,14 @@ def test_a_fence_that_is_lost(command: tuple[str, ...]) -> None:
             assert outcome.status == "fenced"
             assert (await other.read("s", fresh=True)).records == new
         else:
-            fences = set()
+            fences = {server.answer("GET", "tw:{fence}:index")}
             for _ in range(3):
                 server.ask(*command)
                 records.append(b"%d" % (len(records) + 1))
                 assert await soon(writer, "s", len(records), records[-1]) is None
+                records = await regained(writer, "s")
                 fences.add(server.answer("GET", "tw:{fence}:index"))
-            assert len(fences) == 3
+            assert len(fences) == 4
             assert (await other.read("s", fresh=True)).records == records
         assert server.answer("PTTL", "tw:{fence}:index") > 0
 
@@ -369,11 +375,21 @@ def test_an_append_while_the_end_is_under_way() -> None:
     run_two(case)
 
 
-STEPS = ("word", "word", "word", "turn", "take", "by before", "back", "wire", "fence", "cut")
+def listen_as_owner(store: RedisStore) -> None:
+    """Whoever follows a log in another process keeps its owner from permits: nobody does here."""
+    listen = store._router.listen
+    store._presence._is_off = True
+    store._router.listen = lambda log, _: listen(log, "control")  # type: ignore[method-assign]
+
+
+STEPS = (
+    *("word", "word", "word", "turn", "take", "by before", "back", "wire", "fence", "cut"),
+    *("held", "late", "lapse", "foreign"),
+)
 
 
 @given(st.lists(st.sampled_from(STEPS), max_size=25))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_one_owner_writes_whatever_happens(steps: list[str]) -> None:
     """Two stores and one of the release before take a log from one another, connections break and
     the fence is lost: each record is the one whose append was accepted, and of one who has lost
@@ -389,6 +405,7 @@ def test_one_owner_writes_whatever_happens(steps: list[str]) -> None:
             before = Before(server)
             await one.create("s", owner="one", lease=600)
             for store in (one, two):
+                listen_as_owner(store)
                 store.subscribe("s", lambda: None, appends=False)
                 await store.create(f"t-{id(store)}", owner="o", lease=600)
             expected: Records = []
@@ -417,6 +434,16 @@ def test_one_owner_writes_whatever_happens(steps: list[str]) -> None:
                     proxy.swallow = 1
                 elif step == "fence":
                     server.ask("DEL", "tw:{fence}:index")
+                elif step == "held" and owner == 0:
+                    expected = await regained(one, "s", epoch)
+                    proxy.hold = b"RPUSHX"
+                elif step == "late":
+                    await proxy.release()
+                elif step == "lapse":
+                    server.ask("DEL", *lapse_keys(server))
+                elif step == "foreign":
+                    expected.append(b"foreign %d" % next(numbers))
+                    server.ask("RPUSH", "tw:{s}:log", expected[-1].decode())
                 for number, store in enumerate((one, two)):
                     # Both try, and so does whoever has lost it.
                     for _ in range(3 if step == "turn" else 1):
@@ -432,10 +459,129 @@ def test_one_owner_writes_whatever_happens(steps: list[str]) -> None:
                     expected.append(word)
                     assert before.append(epoch, len(expected), word) == len(expected)
                 assert server.answer("LRANGE", "tw:{s}:log", "0", "-1") == expected
+            await proxy.release()
+            assert server.answer("LRANGE", "tw:{s}:log", "0", "-1") == expected
 
     with pytest.MonkeyPatch.context() as monkeypatch, redis_server() as server:
         use_permits(monkeypatch)
         asyncio.run(main(server))
+
+
+def test_a_claim_is_seen_by_the_step_that_pushes() -> None:
+    """The lease was over before it said so, and nobody tells the owner before."""
+
+    async def case(writer: RedisStore, other: RedisStore, server: RedisServer) -> None:
+        records = await permitted(writer, "s")
+        writer._router._touched = lambda log, message: None  # type: ignore[attr-defined]
+        server.ask("HSET", "tw:{s}:meta", "lease", "0")
+        assert await other.claim("s", owner="o", lease=60) is not None
+        before = calls_of(server, "exec")
+        assert (await soon(writer, "s", len(records) + 1, b"late")).status == "fenced"
+        assert calls_of(server, "exec") == before + 1
+        assert (await other.read("s", fresh=True)).records == records
+
+    run_two(case)
+
+
+def test_pushes_that_arrive_late_do_not_happen() -> None:
+    """Their connection was lost and what they bring was sent again, when the server reads them."""
+
+    async def main(server: RedisServer) -> None:
+        async with Proxy(server.port) as proxy, opened(proxy.url) as log:
+            records = await permitted(log, "s")
+            for _ in range(3):
+                proxy.hold = b"RPUSHX"
+                records.append(b"%d" % (len(records) + 1))
+                assert await soon(log, "s", len(records), records[-1]) is None
+                assert proxy.hold == b""
+                before = calls_of(server, "exec")
+                assert await proxy.release() == 1
+                assert calls_of(server, "exec") == before + 1
+                assert server.answer("LRANGE", "tw:{s}:log", "0", "-1") == records
+                records = await regained(log, "s")
+
+    need_redis()
+    with redis_server() as server:
+        asyncio.run(main(server))
+
+
+def test_pushes_that_arrive_first_happen_once() -> None:
+    async def main(server: RedisServer) -> None:
+        async with Proxy(server.port) as proxy, opened(proxy.url) as log:
+            records = await permitted(log, "s")
+            also = await permitted(log, "t")
+            proxy.swallow = 1
+            outcomes = await asyncio.gather(
+                soon(log, "s", len(records) + 1, b"s"), soon(log, "t", len(also) + 1, b"t")
+            )
+            assert outcomes == [None, None]
+            assert proxy.swallow == 0
+            assert server.answer("LRANGE", "tw:{s}:log", "0", "-1") == [*records, b"s"]
+            assert server.answer("LRANGE", "tw:{t}:log", "0", "-1") == [*also, b"t"]
+
+    need_redis()
+    with redis_server() as server:
+        asyncio.run(main(server))
+
+
+@pytest.mark.parametrize("by", ["deletion", "time"])
+def test_nothing_is_pushed_once_the_time_is_over(by: str) -> None:
+    """By the server's clock, in the step that pushes."""
+
+    async def case(writer: RedisStore, other: RedisStore, server: RedisServer) -> None:
+        records = await permitted(writer, "s")
+        assert writer._appends._calls.watch is not None
+        key = writer._appends._calls.watch.key
+        assert 0 < int(server.answer("PTTL", key)) <= watch.HELD_MS
+        if by == "time":
+            server.ask("PEXPIRE", key, "1")
+            await until(lambda: server.answer("EXISTS", key) == 0)
+        else:
+            server.ask("DEL", key)
+        before = calls_of(server, "rpushx")
+        records.append(b"looked at")
+        assert await soon(writer, "s", len(records), records[-1]) is None
+        assert calls_of(server, "rpushx") == before
+        assert (await other.read("s", fresh=True)).records == records
+        records = await regained(writer, "s")
+        assert await soon(writer, "s", len(records) + 1, b"pushed") is None
+        assert calls_of(server, "rpushx") == before + 1
+
+    run_two(case)
+
+
+def test_what_was_pushed_behind_another_s_record_is_taken_back() -> None:
+    async def case(writer: RedisStore, other: RedisStore, server: RedisServer) -> None:
+        records = await permitted(writer, "s")
+        also = await permitted(writer, "t")
+        server.ask("RPUSH", "tw:{s}:log", "foreign")
+        outcomes = await asyncio.gather(
+            soon(writer, "s", len(records) + 1, b"s"), soon(writer, "t", len(also) + 1, b"t")
+        )
+        assert (outcomes[0].status, outcomes[1]) == ("conflict", None)
+        assert server.answer("LRANGE", "tw:{s}:log", "0", "-1") == [*records, b"foreign"]
+        assert (await other.read("t")).records == [*also, b"t"]
+
+    run_two(case)
+
+
+@pytest.mark.parametrize("command", ["multi", "exec", "rpushx", "watch", "unwatch", "mget"])
+def test_a_user_without_the_right_to_push(command: str) -> None:
+    """Everything is appended all the same, each with a look at its owner."""
+
+    async def case(writer: RedisStore, other: RedisStore, server: RedisServer) -> None:
+        records = await permitted(writer, "s")
+        server.ask("ACL", "SETUSER", "default", f"-{command}")
+        for _ in range(5):
+            records.append(b"%d" % (len(records) + 1))
+            assert await soon(writer, "s", len(records), records[-1]) is None
+        before = calls_of(server, "rpushx")
+        records.append(b"%d" % (len(records) + 1))
+        assert await soon(writer, "s", len(records), records[-1]) is None
+        assert calls_of(server, "rpushx") == before
+        assert (await other.read("s", fresh=True)).records == records
+
+    run_two(case)
 
 
 def test_the_next_owner_s_fence_is_seen_by_all() -> None:

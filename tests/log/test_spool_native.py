@@ -133,8 +133,8 @@ def test_a_plain_group_is_packed_whole() -> None:
             packed = pack(items, owned_of, set(), ROUND, NOW)
         assert packed.items == items
         assert (packed.rest, packed.until, packed.size) == ([], 9, 40)
-        assert packed.places == b"\3\0\0\0\1\0\0\0" * 40
-        assert packed.keys.count(b":log\r\n") == packed.records.count(b"$43\r\n") == 40
+        assert packed.commands.count(b":log\r\n$43\r\n") == 40
+        assert packed.commands.startswith(b"*3\r\n$6\r\nRPUSHX\r\n$")
 
 
 @needs_twin

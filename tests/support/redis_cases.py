@@ -50,12 +50,16 @@ async def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
 
 
 class Proxy:
-    """A TCP proxy that can change its target, and swallow answers."""
+    """A TCP proxy that can change its target, swallow answers, and hold commands back."""
 
     def __init__(self, port: int) -> None:
         self.target = port
         self.port = 0
         self.swallow = 0
+        #: What is in the next commands that do not arrive before `release`, while their sender's
+        #: connection breaks.
+        self.hold = b""
+        self._held: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]] = []
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Proxy:
@@ -75,6 +79,16 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    async def release(self) -> int:
+        """Let the commands arrive that were held back, and wait until they are done; how many
+        connections they came over."""
+        held, self._held = self._held, []
+        for reader, writer, data in held:
+            writer.write(data + b"*1\r\n$4\r\nQUIT\r\n")
+            await reader.read()
+            writer.close()
+        return len(held)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
@@ -82,16 +96,26 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, up_writer}
-        await asyncio.gather(
-            self._pump(reader, up_writer, False), self._pump(up_reader, writer, True)
-        )
+        answers = asyncio.ensure_future(self._pump(up_reader, writer, True))
+        data = await self._pump(reader, up_writer, False)
+        if data:
+            self._writers.remove(up_writer)
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            self._held.append((up_reader, up_writer, data))
+            writer.transport.abort()
+        await asyncio.gather(answers, return_exceptions=True)
         self._writers -= {writer, up_writer}
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool
-    ) -> None:
+    ) -> bytes:
+        """Returns what is to be held back."""
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if not answers and self.hold and self.hold in data:
+                    self.hold = b""
+                    return data
                 if answers and self.swallow:
                     self.swallow -= 1
                     break
@@ -102,6 +126,7 @@ class Proxy:
                 one.transport.abort()
         if answers:
             self.cut()
+        return b""
 
 
 async def wait_for_replica(replica: RedisServer, primary: RedisServer) -> None:

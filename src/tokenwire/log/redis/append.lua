@@ -1,27 +1,24 @@
 -- Append to one or more logs (one call for a whole turn of the event loop).
--- KEYS: the fence, where there is one; the log of each permitted append; then per append: meta, log.
+-- KEYS: the fence, where there is one; then per append: meta, log.
 -- ARGV: ttl_ms, keep_ms, publish command, ttl_ms of a log that has ended, and of one of a
---   conversation; a word that no other process has ('' = no fence); how many permitted appends, and of
---   these: the fence, the end of their time (ms), first offset and number of records of each (four
---   bytes both), how many records they are together, records;
+--   conversation; a word that no other process has ('' = no fence);
 --   then per append one of three forms:
 --   first offset, owner's nonce, record
 --   minus the first offset, owner's nonce, bytes of the log with this append ('' = do not note
 --     them), live channel ('' = tell nobody), n (negative: a permit is wanted), n records
 --   0, live channel, owner's nonce ('' = unknown), epoch, first offset, close reason ('' = none),
 --     bytes of the log so far ('' = unknown), n, n records
--- Answer: of the permitted, the numbers of those of which nothing has happened, or 0 for all; then,
---   per append of the first two forms: the tail when it was accepted, plus 2^40 when readers
+-- Answer, per append of the first two forms: the tail when it was accepted, plus 2^40 when readers
 --   were told, negative when none listens; else 0: nothing has happened, and the third form says why.
---   With a permit: {the same, until when permitted appends may follow (ms; 0 = never)}.
---   Of the third form: {status, tail, epoch, noted bytes}. Last the fence.
+--   With a permit: {the same, until when pushes may follow that look at the fence alone (ms; 0 =
+--   none may)}. Of the third form: {status, tail, epoch, noted bytes}. Last the fence.
 -- A log's tail is the length of its list, so offsets are dense by construction. The channel is
 -- no key: while a slot moves, a call with a key that does not exist would have to wait.
 local ttl, keep, publish, ended, kept, seed = unpack(ARGV, 1, 6)
 local call = redis.call
 local SHORT = 512  -- bytes
 local TOLD = 2 ^ 40
-local PERMIT = 3000  -- ms
+local PERMIT = 5000  -- ms
 
 -- The fence changes whenever a log is taken from its owner (owner.lua), and never is what it was.
 -- A worker of the release before does not change it, but takes no log whose lease still runs. So
@@ -36,29 +33,6 @@ if seed ~= '' then
     fence = seed .. ':' .. clock[1] .. '.' .. clock[2]
     call('SET', KEYS[1], fence, 'PX', ttl)
   end
-end
-
--- Appends of owners with a permit, which have seen their logs (one that is gone is not made anew: what
--- was pushed is taken back, and with it the list).
-local function push_permitted(count)
-  if count == 0 then return {} end
-  if fence ~= ARGV[8] or now >= tonumber(ARGV[9]) then return 0 end
-  local places, refused, at = ARGV[10], {}, 12
-  for i = 1, count do
-    local first, n = struct.unpack('<I4I4', places, 8 * i - 7)
-    local tail
-    if n == 1 then
-      tail = call('RPUSH', KEYS[i + 1], ARGV[at])
-    else
-      tail = call('RPUSH', KEYS[i + 1], unpack(ARGV, at, at + n - 1))
-    end
-    if tail ~= first + n - 1 then
-      if tail > 0 then call('LTRIM', KEYS[i + 1], 0, -(n + 1)) end
-      refused[#refused + 1] = i - 1
-    end
-    at = at + n
-  end
-  return refused
 end
 
 -- The append of an owner whose log goes on at `first`: nearly every one. A nonce belongs to one
@@ -154,9 +128,8 @@ local function append(meta, log, live, nonce, epoch, first, close, bytes, base, 
   return {'ok', tail, current, noted}
 end
 
-local permitted = tonumber(ARGV[7])
-local out, at = {push_permitted(permitted)}, tonumber(ARGV[11]) + 12
-for i = permitted + (seed ~= '' and 2 or 1), #KEYS, 2 do
+local out, at = {}, 7
+for i = seed ~= '' and 2 or 1, #KEYS, 2 do
   local first = tonumber(ARGV[at])
   local answer, n
   if first > 0 then

@@ -162,25 +162,50 @@ class Link:
         """The answer to an encoded command that is sent over the connection `at_hand`; None where
         it may not have been done. Nearly always used: it has no coroutine and timeout of each
         layer."""
+        place = self.nodes.at_hand(key) if self.nodes is not None else None
+        assert place is not None
+        answers = await self.exchange(*place, data, 1)
+        if answers is not None and not isinstance(answers[0], ReplyError):
+            return answers[0]
+        self.repeated += answers is not None
+        return None
+
+    async def apart(self, key: str) -> tuple[Address, Connection] | None:
+        """The server of ``key``, and a connection to it over which nothing goes but what is given
+        to `exchange`; None where there is none now."""
+        nodes = self.nodes
+        if nodes is None:
+            return None
+        place = nodes.at_hand(key, "appends")
+        if place is not None:
+            return place
+        try:
+            address = await nodes.find(key)
+            return address, await nodes.connection(address, "appends")
+        except (OSError, ReplyError):
+            return None
+
+    async def exchange(
+        self, address: Address, wire: Connection, data: bytes, count: int
+    ) -> list[Any] | None:
+        """The answers to so many encoded commands that are sent once, over ``wire``, which leads to
+        ``address``; None where they are lost."""
         nodes = self.nodes
         assert nodes is not None
-        place = nodes.at_hand(key)
-        assert place is not None
-        address, wire = place
         loop, seconds = asyncio.get_running_loop(), self.settings.timeout / 3
-        reply = wire.send(data)
-        timer = loop.call_later(seconds, nodes.drop, address, "the server did not answer in time")
         try:
-            [answer] = await reply
+            reply = wire.send(data, count)
+            timer = loop.call_later(
+                seconds, nodes.drop, address, "the server did not answer in time"
+            )
+            try:
+                return await reply
+            finally:
+                timer.cancel()
         except ConnectionError:
             nodes.suspect(address)
-            answer = None
-        finally:
-            timer.cancel()
-        if answer is not None and not isinstance(answer, ReplyError):
-            return answer
-        self.repeated += 1
-        return None
+            self.repeated += 1
+            return None
 
     async def send_all(
         self, keys: list[str], commands: list[bytes], *, wait: bool = False

@@ -197,18 +197,20 @@ class Nodes:
     # Connections.
 
     async def connection(self, address: Address, use: str) -> Connection:
-        """The connection to ``address`` for ``use`` (``main``, ``confirmed``), made at need."""
+        """The connection to ``address`` for ``use`` (``main``, ``confirmed``, ``appends``), made at
+        need."""
         wire = self._connections.get((address, use))
         if wire is not None and wire.failure is None:
             return wire
         return await self._together((address, use), lambda: self._connect(address, use))
 
-    def at_hand(self, key: str) -> tuple[Address, Connection] | None:
-        """The server of ``key`` and the connection to it, where that is open and not in doubt."""
+    def at_hand(self, key: str, use: str = "main") -> tuple[Address, Connection] | None:
+        """The server of ``key`` and the connection to it for ``use``, where that is open and not in
+        doubt."""
         address = self.place(key)
         if address is None or address in self._suspects:
             return None
-        wire = self._connections.get((address, "main"))
+        wire = self._connections.get((address, use))
         return (address, wire) if wire is not None and wire.failure is None else None
 
     async def _connect(self, address: Address, use: str) -> Connection:

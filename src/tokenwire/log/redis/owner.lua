@@ -139,6 +139,14 @@ if operation == 'renumber' then
   return {'ok'}
 end
 
+-- length, n: where the log has that length, its last n records were pushed in the wrong place.
+if operation == 'take back' then
+  if redis.call('LLEN', log) == tonumber(ARGV[7]) then
+    redis.call('LTRIM', log, 0, -(tonumber(ARGV[8]) + 1))
+  end
+  return {'ok'}
+end
+
 -- after; answers with the number of the command before the first one
 if operation == 'commands' then
   local state = described()

@@ -6,7 +6,7 @@
 local out = {}
 
 local LONG = 64  -- records
-local UNNOTED = 4096  -- bytes that the owner of a log may not have noted yet
+local UNNOTED = 16384  -- bytes that the owner of a log may not have noted yet
 
 local function page(meta, log, after, most, most_bytes, plain)
   local m = redis.call('HMGET', meta, 'epoch', 'closed', 'gone', 'tail', 'bytes')

@@ -92,7 +92,7 @@ class RedisStore:
         self._reads = Reads(self._link, self._key, self._losses)
         self._appends = Appends(
             *(self._link, self._key, self._owned, self._tails, self._head()),
-            *(self._losses.restore, fence),
+            *(self._losses.restore, self._owner),
         )
         self._renewals = Renewals(self._parts, self._losses)
         self._presence = Presence(self._link, self._key, self._owned, self._publish)

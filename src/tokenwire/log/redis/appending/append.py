@@ -1,7 +1,8 @@
 """Appends to Redis: all of one turn of the loop in one write, and what becomes of each.
 
-Always true: an append whose answer was lost is sent again and comes out as what it was; one that
-finds its log or claim lost by a failover puts these back and says from where to send.
+Always true: an append whose answer was lost is sent again and comes out as what it was (pushes
+whose answer was lost cannot happen any more by then: the fence is changed first); one that finds
+its log or claim lost by a failover puts these back and says from where to send.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from tokenwire.log.redis.appending.owned import Owned, missing
 from tokenwire.log.redis.appending.packing import unpack_items
 from tokenwire.log.redis.appending.spools import Group, Part, RedisSpools
 from tokenwire.log.redis.appending.turns import Turns
+from tokenwire.log.redis.connection import ReplyError
 from tokenwire.log.redis.link import Link, Script
+from tokenwire.log.redis.owner import Owner
 from tokenwire.log.spool import Batch
 
 __all__ = ["Appends"]
@@ -71,17 +74,22 @@ class Appends:
         spools: RedisSpools,
         head: Head,
         restore: Callable[[str], Awaitable[Appended | TokenwireError]],
-        fence: str | None,
+        owner: Owner,
     ) -> None:
-        self._link = link
+        self._link, self._owner = link, owner
         self._owned = owned
         self._tails = self._spools = spools
         spools.carry_by(self.carry)
         self._restore = restore
         self._turns: dict[Any, Turns] = {}
         self._cluster = link.settings.kind == "cluster"
-        self._calls = Calls(key, head, fence, owned)
+        self._fence = owner.fence[0] if owner.fence else None
+        self._calls = Calls(key, head, self._fence, owned)
         self.set_head = self._calls.set_head
+        #: Pushes may still happen that were sent over a connection which is lost.
+        self._is_in_doubt = False
+        #: Whether Redis takes plain pushes; not where this user lacks a right that they need.
+        self._can_push = self._fence is not None
 
     def give(
         self,
@@ -149,9 +157,11 @@ class Appends:
         """Send ``entries`` and settle them."""
         items: list[Item] | None = None
         try:
+            await self._end_doubt()
             start = time.monotonic()
             items, answers, is_repeat = await self._send_first(entries, script, start)
             if 0 in answers:
+                await self._end_doubt()
                 # Why is what the long form says; what has one already comes out as what it is.
                 answers, is_second = await self._send(items, script, plainly=False)
                 is_repeat = is_repeat or is_second
@@ -162,32 +172,37 @@ class Appends:
             for item in items_of(entries, self._owned) if items is None else items:
                 item.fail(error)
 
+    async def _end_doubt(self) -> None:
+        """See to it that no push happens any more whose answer was lost."""
+        if self._is_in_doubt and self._fence is not None:
+            await self._link.command(self._fence, "DEL", self._fence)
+            self._is_in_doubt = False
+
     async def _send_first(
         self, entries: list[Item | Part], script: Script, start: float
     ) -> tuple[list[Item], list[Any], bool]:
         """Send ``entries`` in the shortest forms, and settle what was accepted. Returns the rest,
         with answers (0: of the long form there is none yet); whether it was sent twice."""
-        link, wire, key = self._link, None, self._key_of(entries[0])
+        link, place, key = self._link, None, self._key_of(entries[0])
         count = sum(map(_size_of, entries))
-        if script is APPEND and not self._cluster and FEWEST_FENCED <= count <= MOST_APPENDS:
-            wire = link.at_hand(key) if link.confirm is None else None
-        if wire is None:
+        if script is APPEND and self._can_push and FEWEST_FENCED <= count <= MOST_APPENDS:
+            place = await link.apart(key) if link.confirm is None else None
+        if place is None:
             items = items_of(entries, self._owned)
             answers, is_repeat = await self._send(items, script, plainly=True)
             items, answers = self._settle(items, answers, start)
             return items, answers, is_repeat
-        call, reply = self._calls.call(entries, wire=wire), None
+        call, replies = self._calls.call(entries, wire=place[1]), None
         try:
-            reply = await link.send_once(key, call.data)
+            replies = await link.exchange(*place, call.data, call.answers)
         finally:
-            if reply is None:
+            if replies is None:
+                self._is_in_doubt = self._is_in_doubt or bool(call.permitted)
                 self._unpack(call)
-        if reply is None:
+        if replies is None:
             items = items_of(entries, self._owned)
             return items, [0] * len(items), True
-        refused = self._settle_permitted(call, reply)
-        others, answers = self._settle(call.others, reply[1:-1], start)
-        return refused + others, [0] * len(refused) + answers, False
+        return await self._settle_call(call, replies, start)
 
     def _key_of(self, entry: Item | Part) -> str:
         """A key that says to which server ``entry`` goes."""
@@ -199,6 +214,67 @@ class Appends:
         for entry in call.permitted:
             if isinstance(entry, Part):
                 unpack_items(entry.items, self._owned)
+
+    async def _settle_call(
+        self, call: Call, replies: list[Any], start: float
+    ) -> tuple[list[Item], list[Any], bool]:
+        """Settle what of ``call`` was accepted. Returns the rest, with answers; and whether some
+        of it may be in its log."""
+        at, rest, is_repeat = 0, list[Item](), False
+        if call.permitted:
+            at = call.pushes + 2
+            if replies[0] != b"OK":  # without a transaction nothing held the pushes
+                self._can_push, self._is_in_doubt, is_repeat = False, True, True
+            elif isinstance(replies[at - 1], ReplyError):
+                self._look_at_refusals(replies[1:at])
+            rest = await self._settle_pushes(call, replies[at - 1])
+        answers: list[Any] = [0] * len(rest)
+        if call.others:
+            reply = replies[at]
+            at += 1
+            if not isinstance(reply, list):  # an error, or a transaction that did not end
+                others, their_answers, is_repeat = call.others, [0] * len(call.others), True
+            else:
+                self._calls.learn(reply[-1])
+                others, their_answers = self._settle(call.others, reply[:-1], start)
+            rest, answers = rest + others, answers + their_answers
+        self._look_at_refusals(replies[at:])
+        if self._calls.watch is not None:
+            self._calls.learn(self._calls.watch.see(replies[at:]))
+        return rest, answers, is_repeat
+
+    def _look_at_refusals(self, replies: list[Any]) -> None:
+        """Send no pushes any more where this user may not do what they need."""
+        for reply in replies:
+            if isinstance(reply, ReplyError) and reply.code in ("NOPERM", "ERR"):
+                self._can_push = False
+                _log.warning("appends cost Redis more, as it refuses pushes: %s", str(reply)[:120])
+                return
+
+    async def _settle_pushes(self, call: Call, reply: Any) -> list[Item]:
+        """Settle what was pushed, by the answer to its transaction. Returns the rest."""
+        tails = call.tails()
+        if reply == tails:
+            for entry in call.permitted:
+                if isinstance(entry, Part):
+                    entry.group.accept(len(entry.items))
+                else:
+                    self._accept(entry, entry.first)
+            return []
+        self._unpack(call)  # each is counted by itself
+        rest: list[Item] = []
+        pushed = reply if isinstance(reply, list) else [0] * len(tails)
+        items = items_of(call.permitted, self._owned)
+        for item, tail, expected in zip(items, pushed, tails, strict=True):
+            if tail == expected:
+                self._accept(item, item.first)
+                continue
+            if item.owned is not None:
+                item.owned.permit_end = 0.0
+            if type(tail) is int and tail > 0:  # whoever changed the log has not changed the fence
+                await self._owner(item.log, "take back", tail, len(item.records), wait=True)
+            rest.append(item)
+        return rest
 
     async def _send(
         self, items: list[Item], script: Script, *, plainly: bool
@@ -214,33 +290,9 @@ class Appends:
             keys = [self._calls.words(items[0][0], items[0][1])[3]] * len(commands)
         if len(commands) == 1:
             answer, is_repeat = await link.send(keys[0], commands[0], wait=True)
-            return answer[1:-1], is_repeat
+            return answer[:-1], is_repeat
         answers, is_repeat = await link.send_all(keys, commands, wait=True)
-        return [answer for one in answers for answer in one[1:-1]], is_repeat
-
-    def _settle_permitted(self, call: Call, reply: list[Any]) -> list[Item]:
-        """Settle what was accepted under permits. Returns the rest."""
-        self._calls.learn(reply[-1])
-        refused = reply[0]
-        if refused == []:
-            for entry in call.permitted:
-                if isinstance(entry, Part):
-                    entry.group.accept(len(entry.items))
-                else:
-                    self._accept(entry, entry.first)
-            return []
-        self._unpack(call)  # each is counted by itself
-        items = items_of(call.permitted, self._owned)
-        numbers = set(range(len(items)) if refused == 0 else refused)
-        rest: list[Item] = []
-        for number, item in enumerate(items):
-            if number in numbers:
-                if item.owned is not None:
-                    item.owned.permit_end = 0.0
-                rest.append(item)
-            else:
-                self._accept(item, item.first)
-        return rest
+        return [answer for one in answers for answer in one[:-1]], is_repeat
 
     def _settle(
         self, items: list[Item], answers: list[Any], start: float

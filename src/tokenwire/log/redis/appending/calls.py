@@ -1,8 +1,9 @@
-"""The calls of append.lua: each append in the shortest form that is right for it.
+"""Calls that append: of append.lua, each append in the shortest form that is right for it, and
+plain pushes in front.
 
-Always true: an append leaves without a look at its owner only under a permit: Redis has seen the
-owner within the last seconds, on this connection, and no log was taken from any owner since (it
-holds the permit against its own clock and fence, in the step that appends).
+Always true: an append leaves as a plain push only under a permit: Redis has seen its owner within
+the last seconds, on this connection, and no log was taken from any owner since (it holds that
+against its own clock and the fence, in the step that pushes: `Watch`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tokenwire.log.base import Appended, Then
 from tokenwire.log.redis.appending import packing
 from tokenwire.log.redis.appending.owned import Owned, Words
 from tokenwire.log.redis.appending.spools import Group, Part
+from tokenwire.log.redis.appending.watch import EXEC, MULTI, Watch
 from tokenwire.log.redis.connection import Connection
 from tokenwire.log.redis.link import Script
 from tokenwire.log.spool import Item as SpoolItem
@@ -41,7 +43,7 @@ END = Script("append.lua", flags="allow-oom")
 #: Records of an append in a short form.
 MOST_RECORDS = 4000
 #: Seconds after which no append is sent under a permit; less than it lasts.
-PERMIT_SECONDS = 2.0
+PERMIT_SECONDS = 3.0
 
 #: Milliseconds that a log lives after a sign of life, and that a name is remembered; the command
 #: that publishes; and milliseconds that a log is stored after its end, alone or in a conversation.
@@ -113,11 +115,24 @@ def settle_by(then: Then, problem: Appended | BaseException | None) -> None:
 
 
 class Call(NamedTuple):
-    """One encoded call: the appends under a permit come first, and then the others."""
+    """Encoded commands: pushes of what is under a permit, in one transaction of so many; the script
+    with the others; and what watches for the next one. ``answers``: of all of them."""
 
     data: bytes
     permitted: list[Item | Part]
+    pushes: int
     others: list[Item]
+    answers: int
+
+    def tails(self) -> list[int]:
+        """What the pushes answer when all is as it was."""
+        tails: list[int] = []
+        for entry in self.permitted:
+            if isinstance(entry, Part):
+                tails += [end for _, _, end in entry.items]
+            else:
+                tails.append(entry.first + len(entry.records) - 1)
+        return tails
 
 
 def word(text: str) -> bytes:
@@ -129,8 +144,6 @@ def word(text: str) -> bytes:
 _log = logging.getLogger("tokenwire.log")
 
 _EMPTY = b"$0\r\n\r\n"
-#: In the place of appends under a permit.
-_NO_PERMITS = b"$1\r\n0\r\n" + 3 * _EMPTY + b"$1\r\n0\r\n"
 
 
 class Calls:
@@ -145,8 +158,10 @@ class Calls:
         owned: dict[str, Owned],
     ) -> None:
         self._key, self._owned = key, owned
-        self._fence_key = word(fence) if fence is not None else None
-        self._seed = word(secrets.token_hex(8))
+        self._fence_key, seed = word(fence) if fence is not None else None, secrets.token_hex(8)
+        self._seed = word(seed)
+        #: None where permits are of no use.
+        self.watch = Watch(fence, seed) if fence is not None else None
         self.set_head(head)
         #: Permits of an earlier round are void: the connection was another one then, or the fence.
         self.round = 1
@@ -172,8 +187,8 @@ class Calls:
     # Permits.
 
     def learn(self, fence: bytes) -> None:
-        """The server's fence was ``fence`` during the last call."""
-        if fence != self._fence:
+        """The server's fence was ``fence`` during the last call; b"" where that is not known."""
+        if fence and fence != self._fence:
             self._fence = fence
             self.round += 1
 
@@ -192,74 +207,80 @@ class Calls:
         plainly: bool = True,
         wire: Connection | None = None,
     ) -> Call:
-        """One call with all of ``entries``; ``plainly``: in the short forms, where they may be;
-        ``wire``: over which it goes, where permits are to be asked for and used."""
-        is_fenced = wire is not None and self._fence_key is not None
-        if is_fenced and wire is not self._wire:
+        """Commands for all of ``entries``; ``plainly``: in the short forms, where they may be;
+        ``wire``: over which they go, where permits are to be asked for and used."""
+        watch, now = self.watch if wire is not None else None, time.monotonic()
+        if watch is not None and wire is not self._wire:
             self._wire = wire
             self.round += 1
-        call = _Encoding(self, self.round if is_fenced else -1, plainly=plainly)
+        call = _Encoding(self, now, self.round if watch is not None else -1, plainly=plainly)
+        if watch is not None and wire is not None and watch.is_held(wire, now):
+            call.lapse = watch.lapse
         for entry in entries:
             if isinstance(entry, Item):
                 call.add(entry)
             else:
                 call.add_part(entry, self._owned)
-        fence_keys = [self._fence_key] if is_fenced and self._fence_key is not None else []
-        permits, count = self._permits(call, is_fenced=bool(fence_keys))
-        number = len(fence_keys) + count + 2 * len(call.others)
-        size = call.size + 3 + number + self._head_size + 6 + call.count
-        begin = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (size, script.sha)
-        keys = (word(str(number)), *fence_keys, *call.permitted_keys, *call.keys)
-        data = b"".join((begin, *keys, self._head, permits, *call.values))
-        return Call(data, call.permitted, call.others)
+        parts: list[bytes] = []
+        answers = 0
+        if call.permitted:
+            parts += (MULTI, *call.commands, EXEC)
+            answers += 2 + call.pushes
+        if call.others:
+            self._add_script(parts, call, script, is_fenced=watch is not None)
+            answers += 1
+        if watch is not None and wire is not None:
+            look, count = watch.commands(wire, now)
+            parts.append(look)
+            answers += count
+        return Call(b"".join(parts), call.permitted, call.pushes, call.others, answers)
 
-    def _permits(self, call: _Encoding, *, is_fenced: bool) -> tuple[bytes, int]:
-        """The words of appends under a permit, and how many they are."""
-        places = b"".join(call.places)
-        count = len(places) // 8
-        seed = self._seed if is_fenced else _EMPTY
-        if not count:
-            return seed + _NO_PERMITS, 0
-        fence = b"$9\r\n%09d\r\n$%d\r\n%b\r\n$15\r\n%015d\r\n$%d\r\n%b\r\n$9\r\n%09d\r\n" % (
-            *(count, len(self._fence), self._fence, call.until, len(places), places, call.count),
-        )
-        return b"".join((seed, fence, *call.records)), count
+    def _add_script(
+        self, parts: list[bytes], call: _Encoding, script: Script, *, is_fenced: bool
+    ) -> None:
+        fence = [self._fence_key] if is_fenced and self._fence_key is not None else []
+        number = len(fence) + 2 * len(call.others)
+        size = call.size + 3 + number + self._head_size + 1
+        parts.append(b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (size, script.sha))
+        parts += (word(str(number)), *fence, *call.keys, self._head)
+        parts += (self._seed if is_fenced else _EMPTY, *call.values)
 
 
 class _Encoding:
     """The parts of one call. ``this_round``: that of permits which count; -1 where none does."""
 
     __slots__ = (
-        *("_calls", "_logs", "_now", "_plainly", "_round", "count", "keys", "others"),
-        *("permitted", "permitted_keys", "places", "records", "size", "until", "values"),
+        *("_calls", "_logs", "_now", "_plainly", "_round", "commands", "keys", "lapse", "others"),
+        *("permitted", "pushes", "size", "values"),
     )
 
-    def __init__(self, calls: Calls, this_round: int, *, plainly: bool) -> None:
+    def __init__(self, calls: Calls, now: float, this_round: int, *, plainly: bool) -> None:
         self._calls, self._round, self._plainly = calls, this_round, plainly
-        self._now = time.monotonic()
+        self._now = now
         self._logs: set[str] = set()  # whose order must be kept
+        #: The server's time until which permits must hold, in milliseconds; None where nothing is
+        #: watched, so that none is of use.
+        self.lapse: int | None = None
         self.permitted: list[Item | Part] = []
-        self.permitted_keys: list[bytes] = []
-        self.places: list[bytes] = []
-        self.records: list[bytes] = []
-        #: The records under permits.
-        self.count = 0
-        self.until = 1 << 53
+        self.commands: list[bytes] = []
+        self.pushes = 0
         self.others: list[Item] = []
         self.keys: list[bytes] = []
         self.values: list[bytes] = []
         self.size = 0
 
     def add_part(self, part: Part, owned_of: dict[str, Owned]) -> None:
-        package = packing.pack(part.items, owned_of, self._logs, self._round, self._now)
-        if package.items:
-            self.permitted.append(Part(part.group, package.items))
-            self.permitted_keys.append(package.keys)
-            self.places.append(package.places)
-            self.count += package.size
-            self.records.append(package.records)
-            self.until = min(self.until, package.until)
-        for item in package.rest:
+        items = part.items
+        if self.lapse is not None:
+            package = packing.pack(items, owned_of, self._logs, self._round, self._now)
+            if package.items and package.until < self.lapse:
+                packing.unpack_items(package.items, owned_of)
+            elif package.items:
+                self.permitted.append(Part(part.group, package.items))
+                self.commands.append(package.commands)
+                self.pushes += len(package.items)
+                items = package.rest
+        for item in items:
             self.add(item_of(part.group, item, owned_of))
 
     def add(self, item: Item) -> None:
@@ -287,13 +308,10 @@ class _Encoding:
             permit = is_fenced and not owned.has_readers
             self.values.append(_in_part(owned, words, first, records, words[2], permit))
             self.size += 5 + count
-        elif owned.permit_round == self._round and now < owned.permit_end and log not in self._logs:
+        elif self._may_push(log, owned):
             self.permitted.append(item)
-            self.permitted_keys.append(words[4])
-            self.places.append(packing.place_of(first, 1))
-            self.count += 1
-            self.records.append(_record(records[0]))
-            self.until = min(self.until, owned.permit)
+            self.commands.append(packing.push(words[4], records))
+            self.pushes += 1
             return
         elif is_fenced:
             self.values.append(_in_part(owned, words, first, records, _EMPTY, permit=True))
@@ -304,6 +322,11 @@ class _Encoding:
         self.keys.append(words[0])
         self.others.append(item)
         self._logs.add(log)
+
+    def _may_push(self, log: str, owned: Owned) -> bool:
+        is_valid = owned.permit_round == self._round and self._now < owned.permit_end
+        holds = self.lapse is not None and owned.permit >= self.lapse
+        return is_valid and holds and log not in self._logs
 
 
 def _record(record: bytes) -> bytes:

@@ -1,5 +1,5 @@
-"""The appends of a group that may be sent under a permit, as the words of one call: one loop over
-all of them, in C where the twin is (`speedups/`), as it happens at every token.
+"""The appends of a group that may be sent under a permit, each as a push: one loop over all of
+them, in C where the twin is (`speedups/`), as it happens at every token.
 
 Always true: the bytes of each log that is packed are counted in its `Owned` as if they were stored;
 whoever does not store them takes them off again (`unpack_items`).
@@ -20,7 +20,7 @@ __all__ = [
     "Package",
     "pack",
     "pack_items",
-    "place_of",
+    "push",
     "unpack_items",
 ]
 
@@ -29,29 +29,27 @@ MOST_OFFSET = 999_999_999
 #: Where no reader in another process is known, readers are told nothing but at an append so many
 #: seconds after the last one of which they were: those of the release before do not say that they
 #: are there.
-PUBLISH_SECONDS = 1.0
+PUBLISH_SECONDS = 2.0
 #: Bytes of a log that Redis has not noted, at most (`read.lua` knows the number): so many are
 #: missing to a process that takes it over.
-NOTED_BYTES = 4096
+NOTED_BYTES = 16_384
 
 
 class Package(NamedTuple):
-    """Of its ``items``: when their permits end, how many records they are, their places (first
-    offset and number of records, four bytes each), the words of their keys and of their records.
+    """Of its ``items``: when their permits end, how many records they are, and a command for each.
     ``rest`` goes another way."""
 
     items: list[Item]
     rest: list[Item]
     until: int
     size: int
-    places: bytes
-    keys: bytes
-    records: bytes
+    commands: bytes
 
 
-def place_of(first: int, count: int) -> bytes:
-    """Where records of one append begin, and how many they are, as append.lua reads it."""
-    return first.to_bytes(4, "little") + count.to_bytes(4, "little")
+def push(key: bytes, records: list[bytes]) -> bytes:
+    """The command that appends ``records`` to a list that is there; ``key``: its word."""
+    words = b"".join([b"$%d\r\n%b\r\n" % (len(record), record) for record in records])
+    return b"*%d\r\n$6\r\nRPUSHX\r\n%b%b" % (2 + len(records), key, words)
 
 
 def _size_of(item: Item) -> int:
@@ -73,9 +71,7 @@ def pack_items(
     that is looked at."""
     members: list[Item] = []
     rest: list[Item] = []
-    places: list[bytes] = []
-    keys: list[bytes] = []
-    records: list[bytes] = []
+    commands: list[bytes] = []
     until, count = 1 << 53, 0
     for item in items:
         spool, start, end = item
@@ -99,10 +95,8 @@ def pack_items(
         count += end - start
         until = min(until, owned.permit)
         members.append(item)
-        places.append(place_of(start + 1, end - start))
-        keys.append(owned.words[4])
-        records += [b"$%d\r\n%b\r\n" % (len(one), one) for one in spool.records[start:end]]
-    return Package(members, rest, until, count, b"".join(places), b"".join(keys), b"".join(records))
+        commands.append(push(owned.words[4], spool.records[start:end]))
+    return Package(members, rest, until, count, b"".join(commands))
 
 
 _native = spools.native()
@@ -117,7 +111,7 @@ def pack(
     bounds = (PUBLISH_SECONDS, NOTED_BYTES, MOST_OFFSET)
     if _native is None:
         return pack_items(items, owned_of, apart, this_round, now, *bounds)
-    parts: tuple[list[Item], list[Item], int, int, bytes, bytes, bytes] = _native.pack(
+    parts: tuple[list[Item], list[Item], int, int, bytes] = _native.pack(
         items, owned_of, apart, this_round, now, *bounds
     )
     return Package(*parts)
