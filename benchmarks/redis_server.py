@@ -1,8 +1,9 @@
 """What an append costs redis-server itself: CPU microseconds per record, by appends in one call.
 
 A store appends one record each of so many streams per turn of the event loop, which is one call of
-its script. "script" is Redis' own account of the script (``INFO commandstats``), "process" the CPU
-time of the server process, system calls included. ``--against`` takes turns with another checkout.
+its script, or a transaction of pushes beside it. "commands" is Redis' own account of the two
+(``INFO commandstats``), "process" the CPU time of the server process, system calls included.
+``--against`` takes turns with another checkout.
 
     python benchmarks/redis_server.py --against ../before
 """
@@ -48,11 +49,11 @@ async def appends(url: str, group: int) -> None:
 
 
 def counts(server: RedisServer) -> tuple[float, float]:
-    """CPU microseconds so far: of scripts, and of the process."""
+    """CPU microseconds so far: of scripts and transactions, and of the process."""
     stats = server.ask("INFO", "commandstats").decode()
-    usec = re.search(r"cmdstat_evalsha:calls=\d+,usec=(\d+)", stats)
+    used = re.findall(r"cmdstat_(?:evalsha|exec):calls=\d+,usec=(\d+)", stats)
     assert server._process is not None
-    return float(usec[1]) if usec else 0.0, cpu_seconds(server._process.pid) * 1e6
+    return float(sum(map(int, used))), cpu_seconds(server._process.pid) * 1e6
 
 
 def main() -> None:
@@ -65,7 +66,7 @@ def main() -> None:
         asyncio.run(appends(given.append[0], int(given.append[1])))
         return
     trees = {"this": ROOT} | ({"other": given.against.resolve()} if given.against else {})
-    print("appends per call  checkout  script us  process us")
+    print("appends per call  checkout  commands us  process us")
     for group in GROUPS:
         costs: dict[str, list[tuple[float, float]]] = {name: [] for name in trees}
         for _ in range(given.rounds):
@@ -80,7 +81,7 @@ def main() -> None:
                 costs[name].append(pair)
         for name, pairs in costs.items():
             script, process = map(statistics.median, zip(*pairs, strict=True))
-            print(f"{group:16d}  {name:8s}  {script:9.2f}  {process:10.2f}", flush=True)
+            print(f"{group:16d}  {name:8s}  {script:11.2f}  {process:10.2f}", flush=True)
 
 
 if __name__ == "__main__":
