@@ -87,6 +87,21 @@ class Hold(NamedTuple):
     pull: Callable[[], bool]
     #: Let the event loop read it again.
     release: Callable[[], None]
+    #: The descriptor that `pull` reads; negative where it reads none.
+    fd: int
+
+
+class Intake(Protocol):
+    """Where a store has sockets read together, when it next takes what they bring."""
+
+    def join(self, fd: int, pull: Callable[[], bool], end: Callable[[], None]) -> None:
+        """Call ``pull`` when ``fd`` has something to read, until it returns false; then ``end``,
+        once."""
+        ...
+
+    def leave(self, fd: int, pull: Callable[[], bool]) -> None:
+        """Call neither ``pull`` any more, nor what belongs to it."""
+        ...
 
 
 # What `run.call.lane` touches at every token: plain objects that each layer keeps up to date, so
@@ -399,6 +414,11 @@ class Tape:
         self.takers: tuple[Taker, ...] | None = None
         #: Of the takers, the only one, if it is a `Reader`.
         self.reader: Reader | None = None
+
+    @property
+    def intake(self) -> Intake | None:
+        """Where to read what is appended here, if that is of use."""
+        return None
 
 
 class Loan(NamedTuple):

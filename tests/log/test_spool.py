@@ -16,10 +16,9 @@ from tokenwire.events.model import RunEnd, StepStart, TextDelta
 from tokenwire.express import SETTLE, YES
 from tokenwire.log import spool as spools
 from tokenwire.log.base import Appended, Page
+from tokenwire.log.paces import MOST_PACE, PACES
 from tokenwire.log.spool import (
     MOST_LANDED,
-    MOST_PACE,
-    PACES,
     STALL_SECONDS,
     Batch,
     Outcome,

@@ -20,20 +20,12 @@ from tokenwire import __version__
 from tokenwire.errors import LogError
 from tokenwire.express import Reader, Taker, Tape, Usage, offer_newest, offer_several
 from tokenwire.log.base import Appended, Page, Then
+from tokenwire.log.intake import Intake
+from tokenwire.log.paces import PACES, pace_after
 from tokenwire.log.tail import MOST_BYTES as TAIL_BYTES
 from tokenwire.log.tail import MOST_PIECES, MOST_RECORDS, Heard, Tail, Tails
 
-__all__ = [
-    "MOST_PIECES",
-    "PACES",
-    "SPOOL",
-    "Batch",
-    "Item",
-    "Outcome",
-    "Spool",
-    "Spools",
-    "native",
-]
+__all__ = ["MOST_PIECES", "SPOOL", "Batch", "Item", "Outcome", "Spool", "Spools", "native"]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -48,11 +40,6 @@ MOST_LANDED = 64
 #: Seconds that a group may take until nothing more is appended by hand, so that the provider of a
 #: run waits for the store.
 STALL_SECONDS = 1.0
-
-#: Records of the last group from which on the next one begins so many seconds after it.
-PACES = ((100, 0.010), (16, 0.006), (8, 0.004), (3, 0.003))
-#: Seconds between two groups at most where other processes write to the store as well.
-MOST_PACE = 0.015
 
 #: Characters of the check at the head of a record; see `tokenwire.relay.record`.
 _CHECK = 16
@@ -102,6 +89,11 @@ class Spool(Tape):
         self.readers: tuple[Taker, ...] | None = None
         self.writer = 0 if spools.is_stalled else epoch
         self.takers = ((self._grown, None, None),)
+
+    @property
+    def intake(self) -> Intake | None:
+        """See `Tape`."""
+        return self._spools.intake if self._spools.intake.is_open else None
 
     @property
     def seconds(self) -> float:
@@ -186,14 +178,15 @@ class Spools(Tails):
         self._spools: dict[str, Spool] = {}
         self.dirty: list[Spool] = []
         self.usage = Usage(MOST_BYTES)
+        #: Sockets that are read when a group leaves.
+        self.intake = Intake()
         #: Whether the next group leaves without being asked to.
         self.is_due = False
         self.is_stalled = False
         self.seconds = 0.0
         self._batches = self._bytes = 0
         self._begun, self._last = 0.0, 0
-        #: Records that other processes give the store for each group of this one. All processes
-        #: together send as many groups as one with all of the records would.
+        #: Records that other processes give the store for each group of this one.
         self.beside = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -251,27 +244,32 @@ class Spools(Tails):
         self.is_due = True
         pause = self._begun + self._pace() - loop.time()
         if pause > 0.0005:
-            self._timer = loop.call_later(pause, self.hand_over)
+            self.intake.rest()
+            self._timer = loop.call_later(pause, self._turn, loop)
         else:
-            loop.call_soon(self.hand_over)
+            loop.call_soon(self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The next group is due."""
+        self._timer, now = None, loop.time()
+        self.intake.drain()
+        self.hand_over()
+        self._begun = min(self._begun, now)
+        if not self._batches:
+            self.intake.watch()
 
     def _pace(self) -> float:
-        """Seconds between the beginnings of the last group and the next."""
-        last, beside = self._last, self.beside
-        for count, pace in self.paces:
-            if last + beside >= count:
-                return min(pace * (1 + beside / max(last, 1)), max(pace, MOST_PACE))
-        return 0.0
+        return pace_after(self._last, self.beside, self.paces)
 
     def hand_over(self) -> None:
         """Give the store what is here."""
+        dirty = self.dirty
+        if not dirty:
+            self.is_due = self._batches > 0 or self._timer is not None
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        dirty = self.dirty
-        if not dirty:
-            self.is_due = self._batches > 0
-            return
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -298,8 +296,8 @@ class Spools(Tails):
 
     def _stall(self) -> None:
         """The store takes its time."""
-        self._watch = None
-        self.is_stalled = True
+        self._watch, self.is_stalled = None, True
+        self.intake.watch()  # who waits for the store sees what became of his provider
         for spool in self._spools.values():
             spool.writer = 0
 
@@ -312,6 +310,7 @@ class Spools(Tails):
         for timer in (self._timer, self._watch):
             if timer is not None:
                 timer.cancel()
+        self.intake.close()
 
     # --- what has landed -------------------------------------------------------------------------
 
@@ -439,8 +438,10 @@ class Spools(Tails):
             for spool in self._spools.values():
                 spool.writer = spool.epoch
         self.is_due = False
-        if self.dirty and not is_over:
+        if not is_over and (self.dirty or (self.intake.is_used and self._pace())):
             self.schedule()
+        else:
+            self.intake.watch()
 
     # --- readers, and the tails that they read ---------------------------------------------------
 

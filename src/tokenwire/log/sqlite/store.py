@@ -132,6 +132,7 @@ class SQLiteStore:
         # the only one nothing is left there: the first connection was closed.)
         if has_wal:
             self._empty_wal_soon()
+        self._tails.intake.open()
 
     def _connect(self, writer: bool) -> sqlite3.Connection:
         return connect(self.path, writer=writer, synchronous=self._synchronous, busy=self._busy)

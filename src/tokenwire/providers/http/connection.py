@@ -378,9 +378,10 @@ class Connection(asyncio.Protocol):
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    def hold(self) -> None:
+    def hold(self) -> int:
         self.pause()
         self._on_hold, self._pulled = True, self._socket
+        return self._socket
 
     def go_on(self) -> None:
         self._on_hold, self._pulled = False, -1

@@ -40,8 +40,8 @@ class _Connection(Protocol):
         """See `tokenwire.express.Hold`."""
         ...
 
-    def hold(self) -> None:
-        """Stop the event loop's reading."""
+    def hold(self) -> int:
+        """Stop the event loop's reading; the descriptor that `pull` reads."""
         ...
 
     def go_on(self) -> None:
@@ -169,8 +169,8 @@ class Response:
 
     def hold(self) -> Hold:
         """See `providers.http.client.PushStream`."""
-        self._connection.hold()
-        return Hold(self._connection.pull, self._go_on)
+        fd = self._connection.hold()
+        return Hold(self._connection.pull, self._go_on, fd)
 
     def _go_on(self) -> None:
         if self._connection.has(self):

@@ -16,7 +16,7 @@ from typing import Protocol
 from tokenwire.contracts import fulfils
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, Heartbeat, PartDelta, Raw, Usage
-from tokenwire.express import NO, SETTLE, YES, Hold, Loan, Taken
+from tokenwire.express import NO, SETTLE, YES, Hold, Intake, Loan, Taken
 from tokenwire.providers.base import Decoder, ReleasedDecoder, SteadyDecoder
 from tokenwire.run.call.lane import Lane, Way, switch
 from tokenwire.run.call.pacing import FAST, SLOW, Pacer, ticks
@@ -97,6 +97,7 @@ class Reading:
         "_failure",
         "_hold",
         "_inbox",
+        "_intake",
         "_lane",
         "_over",
         "_pacer",
@@ -113,8 +114,10 @@ class Reading:
         self._source, self._decoder, self._inbox = source, decoder, inbox
         self._express = express
         self._pacer, self._ticks = Pacer(), ticks()
-        #: The source's, while ticks read it; else, if the next read waits for a tick here.
+        #: The source's, while ticks read it, or the store's intake; else, if the next read waits
+        #: for a tick here.
         self._hold: Hold | None = None
+        self._intake: Intake | None = None
         self._waits = self._over = False
         # A finish reason was seen; one came before the end, so that none counts as the end.
         self._ending = self._distrusts = False
@@ -128,6 +131,7 @@ class Reading:
         """Nothing more is read: let go of what has this reading, or itself."""
         self._lane = False
         if self._hold is not None:
+            self._leave()
             self._hold.release()
             self._hold = None
         if fulfils(self._decoder, ReleasedDecoder):
@@ -184,12 +188,40 @@ class Reading:
             self.wait_for_tick()
         return events
 
+    def _join(self, lane: Lane) -> None:
+        """Let the store have the socket read when it takes records, if it does so."""
+        intake = lane._tape.intake if lane._tape is not None else None
+        hold = self._source.hold() if intake is not None else None
+        if hold is None or intake is None:
+            return
+        if hold.fd < 0:
+            hold.release()
+            return
+        self._hold, self._intake = hold, intake
+        intake.join(hold.fd, hold.pull, self._left)
+
+    def _leave(self) -> None:
+        """Nobody but this reading reads the socket, which is still on hold."""
+        hold, intake, self._intake = self._hold, self._intake, None
+        if hold is not None and intake is not None:
+            intake.leave(hold.fd, hold.pull)
+
+    def _left(self) -> None:
+        """The event loop has to read the socket."""
+        hold, self._hold, self._intake = self._hold, None, None
+        if hold is not None:
+            hold.release()
+
     def wait_for_tick(self) -> None:
         """Leave the socket alone until the next tick, which reads it, if the source supports
         that."""
-        if self._hold is not None:
+        hold = self._hold
+        if self._intake is not None:
+            self._leave()
+        elif hold is not None:
             return
-        self._hold = hold = self._source.hold()
+        else:
+            self._hold = hold = self._source.hold()
         self._waits = hold is None
         if hold is not None:
             if isinstance(self._lane, Lane):
@@ -201,12 +233,15 @@ class Reading:
         hold = self._hold
         if hold is None:
             return False
-        if hold.pull() and self._mean_gap() < SLOW:
+        has_read = hold.pull()
+        if has_read and self._mean_gap() < SLOW:
             return True
         self._hold = None
+        hold.release()
         if isinstance(self._lane, Lane):
             self._lane._wait_below = FAST
-        hold.release()
+            if has_read:
+                self._join(self._lane)
         return False
 
     def _mean_gap(self) -> float:
@@ -272,6 +307,8 @@ class Reading:
         lane.offer(data, events, MOST_RESPONSE_BYTES - self._total)
         if lane.is_hopeless:
             self._lane = False
+        elif self._hold is None:
+            self._join(lane)
 
     def missed(self, size: int) -> None:
         """Bytes came past `take`."""
