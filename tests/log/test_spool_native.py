@@ -487,5 +487,5 @@ def test_a_reader_that_cannot_be_woken_costs_no_other_its_record(
         assert desk[-1][0] == 2
     assert "the wake-up of a reader failed" in caplog.text
     reports = [record.exc_info for record in caplog.records]
-    frames = [traceback.extract_tb(info[2])[-1].line for info in reports if info is not None]
-    assert frames == ["desk.tails.subscribe(values[0], lambda: 1 // 0)"] * len(reports)
+    frames = [traceback.extract_tb(info[2])[-1].name for info in reports if info is not None]
+    assert frames == ["<lambda>"] * len(reports)
