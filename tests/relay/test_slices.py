@@ -381,7 +381,7 @@ def test_one_read_beyond_a_slice_and_near_the_end_goes_on() -> None:
         allowance = await allowance_of(MemoryStore(), "principal/day=2000")
         allowance.count_text(4 * 1700)
         assert await said_of(allowance) == [("principal/day", True)]
-        assert allowance.left >= 4 * SLICE - 4
+        assert allowance.remaining >= 4 * SLICE - 4
         allowance.count_text(4 * 200)
         assert await said_of(allowance) == []
         allowance.count_text(4 * 150)

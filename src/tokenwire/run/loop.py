@@ -405,7 +405,7 @@ class Loop:
 
     def seat(self, make_up: Callable[[], None]) -> Seat | None:
         """What a lane needs to go on from the newest event; see `run.call.lane`."""
-        left = self._gate.left
+        left = self._gate.remaining
         if self.sink is None or self._clock is not time.monotonic or left <= 0:
             return None
         self._make_up = make_up

@@ -1,4 +1,4 @@
-"""What a run's producer is bound by, who ends runs with it, and what it refuses."""
+"""A producer's limits, the protocols that it calls at the end of a run, and its errors."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = [
 
 
 class ProducerLimits(msgspec.Struct, kw_only=True, frozen=True):
-    """Bounds of one run's log. ``bytes``: a model's pictures are in it, of 20 MB as base64 each.
-    ``store_timeout``: seconds to keep trying while the store does not answer; the provider waits
-    meanwhile."""
+    """Bounds of one run's log: ``records``, and ``bytes``, which count a model's pictures as base64
+    (20 MB each). ``store_timeout``: seconds for which an append is repeated while the store does
+    not answer; the provider waits meanwhile."""
 
     records: int = 200_000
     bytes: int = 64 << 20
     store_timeout: float = 10.0
 
 
-#: What hears that the end of a run is about to be written.
+#: Called with a run's id before its end is appended.
 Ending = Callable[[str], Awaitable[None]]
 
 
@@ -43,8 +43,8 @@ class OnEndError(HookError):
 
 
 class RefusedAppendError(LogError):
-    """Another record is where this append's was to go, or the log has ended: of one owner, an
-    append that was under way when its task was stopped."""
+    """The log has ended, or has another record at the offset of this append. With one owner, that
+    was an append under way when its task was stopped."""
 
 
 class LastAppend(NamedTuple):

@@ -17,7 +17,7 @@ class Pending:
         "behind",
         "failure",
         "fenced",
-        "is_left",
+        "is_abandoned",
         "records",
         "since",
         "size",
@@ -26,37 +26,36 @@ class Pending:
     )
 
     def __init__(self) -> None:
-        #: In order, from the producer's tail + 1. After a failed append they wait for the next.
+        #: In order, from the producer's tail + 1. After a failed append the next one sends them.
         self.records: list[bytes] = []
-        #: Their bytes, of what `Producer.take` was given.
+        #: Bytes of the records of `Producer.take`.
         self.size = 0
-        #: What comes after them, and was not given to the store.
+        #: The records that follow them, which the store has not received yet.
         self.behind: list[bytes] = []
-        #: The store has them, and its answer is due.
+        #: Whether an append of them is under way, whose answer has not come.
         self.under_way = False
-        #: The store did not take them, and nobody was there to hear of it.
-        self.is_left = False
-        #: When the append began (`time.perf_counter`), where somebody measures it.
+        #: Whether the store refused them while no task waited for its answer.
+        self.is_abandoned = False
+        #: When the append began (seconds of `time.perf_counter`), where it is measured.
         self.since: float | None = None
-        #: Whoever waits for the answer.
+        #: Set when the answer has come; None while no task waits for it.
         self.waiter: asyncio.Future[None] | None = None
         #: A fault of ours while sealing; the task raises it.
         self.failure: Exception | None = None
-        #: The epoch of the owner that has the run instead of this one, once the store has told of
-        #: it; else 0.
+        #: The epoch of the run's newer owner, once the store has reported it; else 0.
         self.fenced = 0
 
-    def heard(self, problem: object | None) -> None:
-        """What stood in the way of an append. Of a fence the store is told of once, and never asked
-        again."""
+    def note_problem(self, problem: object | None) -> None:
+        """Note why an append failed. After a fence the store gets no further append."""
         if isinstance(problem, Appended) and problem.status == "fenced":
             self.fenced = max(problem.epoch, 1)
 
     def check(self, run: str) -> None:
-        """Raise what nobody has heard of: a fault of ours, or that another owner has ``run``."""
+        """Raise the failure that no task has seen yet: a fault of ours, or `FencedError` where
+        another owner has ``run``."""
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
         if self.fenced:
-            self.is_left = False
+            self.is_abandoned = False
             raise FencedError(f"run {run} was taken over by another worker", epoch=self.fenced)

@@ -116,24 +116,24 @@ class Producer:
 
     @property
     def is_fenced(self) -> bool:
-        """Whether the store has told that another owner has the run."""
+        """Whether the store has reported another owner of the run."""
         return self._pending.fenced > 0
 
     @property
     def is_stuck(self) -> bool:
-        """Whether records that the store refused lie here, or with the lane, until the run has more
-        to say."""
+        """Whether records that the store refused wait here, or with the lane, for the run's next
+        event."""
         spool, pending = self._spool, self._pending
         if spool and spool.problem and len(spool.records) > self.tail + len(pending.records):
             return True
-        return pending.is_left and not pending.under_way and pending.waiter is None
+        return pending.is_abandoned and not pending.under_way and pending.waiter is None
 
     async def repeat(self) -> None:
-        """Append what `is_stuck`. Raises as `write` does."""
+        """Append the records of `is_stuck`. Raises as `write` does."""
         try:
             await self.settle()
         except (StoreUnavailableError, StoreFullError):
-            self._pending.is_left = bool(self._pending.records)
+            self._pending.is_abandoned = bool(self._pending.records)
             raise
 
     @property
@@ -212,13 +212,13 @@ class Producer:
         pending.records = rest = spool.records[landed:tail]
         pending.size = sum(map(len, rest))
         pending.under_way = bool(rest) and spool.problem is None
-        pending.is_left = bool(rest) and not pending.under_way
+        pending.is_abandoned = bool(rest) and not pending.under_way
         pending.since = time.perf_counter() - spool.seconds
         if pending.under_way:
             spool.then, spool.then_at = self.landed, tail
         else:
             spool.then = None
-            pending.heard(spool.problem)
+            pending.note_problem(spool.problem)
         return rest
 
     def _fail(self, error: Exception) -> Taken:
@@ -274,9 +274,9 @@ class Producer:
         """The store answered: with None it accepted the pending records, on both ways."""
         pending = self._pending
         pending.under_way = False
-        pending.heard(problem)
+        pending.note_problem(problem)
         behind, pending.behind = pending.behind, []
-        pending.is_left = problem is not None
+        pending.is_abandoned = problem is not None
         if problem is not None:
             self.ready, pending.records = False, [*pending.records, *behind]
         else:
@@ -315,13 +315,13 @@ class Producer:
             await self.write(events)
 
     async def refill(self) -> None:
-        """Write again what the store has lost, where no append is under way to find that out.
-        Raises as `write` does."""
+        """Write records again that the store has lost, while no append is under way that would find
+        the loss. Raises as `write` does."""
         pending, tail = self._pending, self.tail
         if self._all_records is None or not tail or self._spool is not None or pending.records:
             return
         appended = await self._log.append(self.run, epoch=self.epoch, first=tail + 1, records=[])
-        pending.heard(appended)
+        pending.note_problem(appended)
         self.ready = self.ready and not pending.fenced
         pending.check(self.run)
         if appended.status == "gap" and appended.tail < tail:
@@ -367,7 +367,7 @@ class Producer:
             raise
         except BaseException as error:
             self.landed(error)  # who waits behind it gives it to the store again
-            pending.is_left = False  # whoever wrote hears of it
+            pending.is_abandoned = False  # whoever wrote hears of it
             raise
         self.landed(None)
         if self._unreported:
@@ -399,7 +399,7 @@ class Producer:
             if appended.status == "gap" and self._all_records is not None:
                 await self._fill(appended.tail, first)
                 continue
-            pending.heard(appended)
+            pending.note_problem(appended)
             pending.check(self.run)
             raise RefusedAppendError(
                 f"the log of run {self.run} refused an append: {appended.status}"
@@ -431,5 +431,5 @@ class Producer:
             records=records[tail : first - 1],
             durable=True,
         )
-        self._pending.heard(appended)
+        self._pending.note_problem(appended)
         self._pending.check(self.run)

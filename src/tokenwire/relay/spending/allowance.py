@@ -98,7 +98,7 @@ class RunAllowance:
         self._first: int | None = None
         self._pending_input = 0
         #: What is left: until something is due, and until the next slice is to be reserved.
-        self.left, self._until_next = UNLIMITED, UNLIMITED
+        self.remaining, self._until_next = UNLIMITED, UNLIMITED
         self._target: tuple[str | None, str | None] = (None, None)
         self._was_near = False
         #: No further slice is there to be reserved beside the stream.
@@ -118,13 +118,13 @@ class RunAllowance:
     @property
     def is_due(self) -> bool:
         """Whether something is to be said, or reserved."""
-        return self.left <= 0
+        return self.remaining <= 0
 
     def count_text(self, quarters: int) -> None:
         """Count text of a model."""
         self._meter.count_text(quarters)
         self._since += quarters
-        self.left -= quarters
+        self.remaining -= quarters
         self._until_next -= quarters
         if self._until_next <= 0 and self._task is None:
             self._until_next = UNLIMITED
@@ -214,7 +214,7 @@ class RunAllowance:
         calm = UNLIMITED
         if not self._was_near:
             calm = min((self._calm(limit) for limit in self._limits), default=UNLIMITED)
-        self.left = min(room, calm)
+        self.remaining = min(room, calm)
         is_reserved = any(limit.account is not None for limit in self._limits)
         self._until_next = UNLIMITED
         if room < UNLIMITED and is_reserved and not self._is_last:

@@ -38,7 +38,7 @@ class Allowance(Protocol):
     """What one run may still use. Belongs to one event loop."""
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Quarters of a token of text that may come before `more` must be called."""
         ...
 
@@ -93,9 +93,9 @@ class Gate:
         return self._allowance is not None and self._allowance.is_due
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Quarters of a token of text until `is_due`."""
-        return UNLIMITED if self._allowance is None else self._allowance.left
+        return UNLIMITED if self._allowance is None else self._allowance.remaining
 
     def count(self, events: list[Event]) -> None:
         """Count what the run says."""
@@ -153,9 +153,9 @@ class Inner:
         self._outer = outer
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """As of the run."""
-        return self._outer.left
+        return self._outer.remaining
 
     @property
     def is_due(self) -> bool:
