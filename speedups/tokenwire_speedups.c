@@ -155,7 +155,7 @@ static int put(PyObject *object, enum slot s, PyObject *value)
 typedef struct {
     PyObject_HEAD
     double now, mean, start, due, wait_below;
-    long long base, seq, room, bytes, quarters, epoch, last, log_room, usage_bound;
+    long long base, seq, room, left, quarters, epoch, last, usage_bound;
     long long read_start, read_end, text_start, text_end;
     long long deltas, lent;
     char check[CHECK];
@@ -166,8 +166,8 @@ static PyMemberDef members[] = {
     MEMBER(now, T_DOUBLE), MEMBER(mean, T_DOUBLE), MEMBER(start, T_DOUBLE),
     MEMBER(due, T_DOUBLE), MEMBER(wait_below, T_DOUBLE), MEMBER(base, T_LONGLONG),
     MEMBER(seq, T_LONGLONG),
-    MEMBER(room, T_LONGLONG), MEMBER(bytes, T_LONGLONG), MEMBER(quarters, T_LONGLONG),
-    MEMBER(epoch, T_LONGLONG), MEMBER(last, T_LONGLONG), MEMBER(log_room, T_LONGLONG),
+    MEMBER(room, T_LONGLONG), MEMBER(left, T_LONGLONG), MEMBER(quarters, T_LONGLONG),
+    MEMBER(epoch, T_LONGLONG), MEMBER(last, T_LONGLONG),
     MEMBER(usage_bound, T_LONGLONG), MEMBER(read_start, T_LONGLONG),
     MEMBER(read_end, T_LONGLONG), MEMBER(text_start, T_LONGLONG),
     MEMBER(text_end, T_LONGLONG), MEMBER(deltas, T_LONGLONG), MEMBER(lent, T_LONGLONG),
@@ -205,10 +205,28 @@ static PyTypeObject Numbers_type = {
     .tp_getset = check_member,
 };
 
+/* What is as large is unbounded; several.py: `MOST`. */
+#define MOST (1LL << 62)
+
 /* No sum of two of them overflows. */
 static inline int is_small(long long value)
 {
-    return value <= 1LL << 62 && value >= -(1LL << 62);
+    return value <= MOST && value >= -MOST;
+}
+
+/* The quarters of a token that are left behind a text. A character that is no ASCII has two bytes
+   at least, and is a token at most. */
+static inline long long quarters_behind(const Numbers *numbers, Py_ssize_t size, int is_ascii)
+{
+    return numbers->quarters < MOST ? numbers->quarters - (is_ascii ? size : size * 2)
+                                    : numbers->quarters;
+}
+
+/* `Lane._is_due`. */
+static int64_t most_outstanding;
+static inline int is_due(const Numbers *numbers, double now)
+{
+    return now >= numbers->due || numbers->room - numbers->left >= most_outstanding;
 }
 
 /* --- what one call holds --------------------------------------------------------------------- */
@@ -286,8 +304,8 @@ static PyObject *str_break_down;
 static PyObject *str_delay_acks;
 static PyObject *py_pull; /* `Connection.pull` in Python */
 static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
-static int64_t most_bytes, most_outstanding, most_text;
-static double most_seconds, ack_seconds;
+static int64_t most_bytes, most_text, sometimes;
+static double ack_seconds;
 
 /* --- text ------------------------------------------------------------------------------------ */
 
@@ -649,16 +667,15 @@ static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
     Bytes bar;
     double milliseconds = (token->now - numbers->start) * 1000;
     if (bytes(held, lane, Lane__bar, &bar) || !(milliseconds > -1e15 && milliseconds < 1e15)
-        || !is_small(numbers->base) || !is_small(numbers->room) || !is_small(numbers->bytes)
+        || !is_small(numbers->base) || !is_small(numbers->room) || !is_small(numbers->left)
         || !is_small(numbers->quarters))
         return -1;
     token->t = numbers->base + (int64_t)milliseconds;
-    if (size <= 0 || token->size > numbers->room - numbers->bytes || token->mean < numbers->wait_below
+    if (size <= 0 || token->size > numbers->left || token->mean < numbers->wait_below
         || token->t <= 0 || string_end(text, 0, size, &is_ascii) != size
         || has_at(text, size, 0, bar) || !(is_ascii || is_text(text, size)))
         return 0;
-    /* A character that is no ASCII has two bytes at least, and is a token at most. */
-    token->quarters = numbers->quarters - (is_ascii ? size : size * 2);
+    token->quarters = quarters_behind(numbers, size, is_ascii);
     if (token->quarters < 0)
         return 0;
     token->text = (Bytes){text, size};
@@ -1085,8 +1102,6 @@ static char *grown(PyObject *array, Py_ssize_t size)
 /* What a token adds to what is outstanding. */
 static int take_over(Numbers *numbers, PyObject *text, PyObject *times, const Token *token)
 {
-    if (PyByteArray_GET_SIZE(times) == 0)
-        numbers->due = token->now + most_seconds;
     char *place = grown(text, token->text.size);
     if (place == NULL)
         return -1;
@@ -1094,7 +1109,7 @@ static int take_over(Numbers *numbers, PyObject *text, PyObject *times, const To
     if ((place = grown(times, sizeof token->now)) == NULL)
         return -1;
     memcpy(place, &token->now, sizeof token->now);
-    numbers->bytes += token->size;
+    numbers->left -= token->size;
     numbers->quarters = token->quarters;
     numbers->mean = token->mean, numbers->now = token->now;
     return 0;
@@ -1164,8 +1179,8 @@ static int append(Held *held, PyObject *lane, const Token *token, PyObject **ans
         || number(usage, Usage_bytes, &used) || number(usage, Usage_records, &used_records))
         return 0;
     int64_t seq = numbers->seq + 1;
-    if (writer != numbers->epoch || PyList_GET_SIZE(records) != seq - 1 || numbers->log_room < 0
-        || !is_small(numbers->log_room) || seq > numbers->last || used > numbers->usage_bound)
+    if (writer != numbers->epoch || PyList_GET_SIZE(records) != seq - 1
+        || seq > numbers->last || used > numbers->usage_bound)
         return 0;
     AHEAD(((PyListObject *)records)->ob_item + seq - 1);
     PyObject *port = reader == Py_None ? NULL : peek(reader, Reader_port);
@@ -1192,11 +1207,11 @@ static int append(Held *held, PyObject *lane, const Token *token, PyObject **ans
         || put_number(usage, Usage_records, used_records + 1))
         return -1;
     memcpy(numbers->check, out, CHECK);
-    numbers->seq = seq, numbers->log_room -= size;
+    numbers->seq = seq;
     if (is_one ? offer_one(reader, takers, seq, record, token->text)
                : offer_all(takers, seq, record, token->text))
         return -1;
-    if ((token->now >= numbers->due || numbers->bytes >= most_outstanding)
+    if (!(seq & sometimes) && is_due(numbers, token->now)
         && (call(lane, str_make_up) || call(lane, str_borrow)))
         return -1;
     *answer = Py_NewRef(Py_True);
@@ -1331,12 +1346,12 @@ static int fits_several(Held *held, PyObject *lane, PyObject *data, Token *token
         return found;
     double milliseconds = (token->now - numbers->start) * 1000;
     if (!(milliseconds > -1e15 && milliseconds < 1e15) || !is_small(numbers->base)
-        || !is_small(numbers->room) || !is_small(numbers->bytes) || !is_small(numbers->quarters))
+        || !is_small(numbers->room) || !is_small(numbers->left) || !is_small(numbers->quarters))
         return -1;
     token->t = numbers->base + (int64_t)milliseconds;
     token->size = joined->all;
-    token->quarters = numbers->quarters - (joined->is_ascii ? joined->size : joined->size * 2);
-    if (token->size > numbers->room - numbers->bytes || token->t <= 0 || token->quarters < 0)
+    token->quarters = quarters_behind(numbers, joined->size, joined->is_ascii);
+    if (token->size > numbers->left || token->t <= 0 || token->quarters < 0)
         return 0;
     double gap = (token->now - numbers->now) / (double)joined->count, mean = numbers->mean;
     token->mean = mean + (gap - mean) * (gap > mean ? 0.5 : 0.2);
@@ -2094,14 +2109,14 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     PyObject *bytes_bound = PyDict_GetItemString(lane_names, "_MOST_BYTES");
     PyObject *sum_bound = PyDict_GetItemString(lane_names, "_MOST_OUTSTANDING");
     PyObject *ack_bound = PyDict_GetItemString(lane_names, "ACK_SECONDS");
-    PyObject *seconds_bound = PyDict_GetItemString(lane_names, "_MOST_SECONDS");
+    PyObject *last_bits = PyDict_GetItemString(lane_names, "_SOMETIMES");
     PyObject *now_several = PyDict_GetItemString(lane_names, "take_several");
     PyObject *now_offer = PyDict_GetItemString(lane_names, "offer"), *text_bound = NULL;
     PyObject *now_one = PyDict_GetItemString(lane_names, "offer_one");
     if (now_offer != NULL && PyFunction_Check(now_offer))
         text_bound = PyDict_GetItemString(PyFunction_GET_GLOBALS(now_offer), "MOST_TEXT");
     if (in_python == NULL || !PyFunction_Check(in_python) || now_pull == NULL || !now_seal
-        || !bytes_bound || !sum_bound || !text_bound || !seconds_bound || !ack_bound || !now_one
+        || !bytes_bound || !sum_bound || !text_bound || !last_bits || !ack_bound || !now_one
         || !now_several || !PyFunction_Check(now_several)
         || !PyType_IsSubtype((PyTypeObject *)lane, &Numbers_type)) {
         Py_XDECREF(in_python), Py_XDECREF(now_pull);
@@ -2111,7 +2126,7 @@ static PyObject *bind_lane(PyObject *module, PyObject *arguments)
     }
     most_bytes = PyLong_AsLongLong(bytes_bound);
     most_outstanding = PyLong_AsLongLong(sum_bound);
-    most_seconds = PyFloat_AsDouble(seconds_bound);
+    sometimes = PyLong_AsLongLong(last_bits);
     ack_seconds = PyFloat_AsDouble(ack_bound);
     most_text = PyLong_AsLongLong(text_bound);
     Py_XSETREF(py_received, in_python);

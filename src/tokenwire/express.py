@@ -317,11 +317,14 @@ def offer(
 def offer_one(reader: Reader, offset: int, check: bytes, json: bytes, text: bytes) -> bool:
     """`offer`, where ``reader`` is all who wait, and is written to; False, and nothing has
     happened, where `offer` has to do it. (`give` is in here, as a call of it would be felt.)"""
-    port = reader.port
-    if port is None or not port.is_open or port.form is None or reader.after != offset - 1:
+    port, after = reader.port, reader.after
+    if port is None:
         return False
-    chunk, unheard = port.form.fill(offset, check, json, text), port.text
-    if not chunk or port.fd < 0:
+    form, fd, unheard = port.form, port.fd, port.text
+    if fd < 0 or form is None or after != offset - 1 or not port.is_open:
+        return False
+    chunk = form.fill(offset, check, json, text)
+    if not chunk:
         return False
     if unheard is not None:
         if len(unheard) >= MOST_TEXT:
@@ -329,7 +332,7 @@ def offer_one(reader: Reader, offset: int, check: bytes, json: bytes, text: byte
         unheard += text
     reader.after, port.wrote = offset, True
     try:
-        size = write(port.fd, chunk)
+        size = write(fd, chunk)
     except OSError:
         size = 0
     if size < len(chunk):  # the rest, and any error, is for `send`

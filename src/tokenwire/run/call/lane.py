@@ -14,6 +14,7 @@ which a record writes it.
 
 from __future__ import annotations
 
+import re
 import time
 from array import array
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from tokenwire.providers.http.connection import Connection
 from tokenwire.run.call.deadlines import Watch
 from tokenwire.run.call.native import numbers_of, twin_of
 from tokenwire.run.call.pacing import FAST, Pacer
-from tokenwire.run.call.several import Place, last_of, take_several
+from tokenwire.run.call.several import MOST, Place, last_of, take_several
 from tokenwire.run.call.source import ACK_SECONDS, Source
 from tokenwire.run.call.template import Template, is_text, is_written_so, shared, written
 
@@ -43,16 +44,20 @@ _seal = blake2b(digest_size=8)
 
 _decode = msgspec.json.Decoder(str).decode
 _packed = Struct("d").pack
+#: Most texts: what `Lane._passes` lets pass, whatever the template.
+_is_plain = re.compile(rb"[ !#-\[\]-z|}~]++").fullmatch
 
 #: Seconds, and bytes of the provider, after which what was missed is made up for, so that little is
 #: ever outstanding: so many bytes are far from the bounds of one payload.
 _MOST_SECONDS = 4.0
 _MOST_OUTSTANDING = 128 << 10
+#: The lowest bits of a record's number when that is looked at: every 16th time.
+_SOMETIMES = 15
 #: Bytes of a read on the lane. A record with its text is smaller than `_MOST_RECORD`.
 _MOST_BYTES = 4 << 10
 _MOST_RECORD = 8 << 10
-#: No number of the lane is larger, so that the twin can keep them as 64 bits.
-_MOST = 1 << 62
+#: Records by which the end of a loan is rounded.
+_ROUND = 1024
 #: Reads without a template, and stays of a few deltas, after which a stream is left alone.
 _MOST_MISSES = 32
 _SHORT_STAY = 3
@@ -144,14 +149,13 @@ class _Numbers:
 
     __slots__ = (
         "_base",
-        "_bytes",
         "_check",
         "_deltas",
         "_due",
         "_epoch",
         "_last",
+        "_left",
         "_lent",
-        "_log_room",
         "_mean",
         "_now",
         "_quarters",
@@ -176,18 +180,18 @@ class _Numbers:
     #: The number of the newest record, and its check.
     _seq: int
     _check: bytes
-    #: Bytes that the answer may still have, those of them that are outstanding, and when these are
-    #: made up for; deltas that were made up for.
+    #: Bytes that the answer may still have; the same when the last ones were made up for, and when
+    #: the next ones are; deltas that were made up for.
+    _left: int
     _room: int
-    _bytes: int
     _due: float
     _deltas: int
     _quarters: int
-    #: Of the loan: `Loan.epoch`, `Loan.last`, what `Loan.room` was and is, the most of `Usage`.
+    #: Of the loan: `Loan.epoch`, the last record that is within `Loan.last` and `Loan.room` for
+    #: certain, `Tape.bytes` as it was, the most of `Usage`.
     _epoch: int
     _last: int
     _lent: int
-    _log_room: int
     _usage_bound: int
     #: Where the payload and its text are in `Lane._read`.
     _read_start: int
@@ -239,7 +243,7 @@ class Lane(_Near):
         #: What was taken, and is not made up for yet: the text as it came, and when its pieces did
         #: (each a `float` as the machine has it).
         self._text, self._times = bytearray(), bytearray()
-        self._bytes = self._deltas = 0
+        self._deltas = 0
         self._wait_below = FAST
         self._watch: Watch | None = None
         #: The log, while records are appended by hand.
@@ -274,9 +278,10 @@ class Lane(_Near):
         self._lines, self._watch = _size_lines(size_line), watch
         self._seq, self._base, self._start = seat.seq, seat.base, seat.start
         self._sink, self._take = seat.sink, seat.sink.take_json
-        self._quarters = min(seat.quarters, _MOST)
+        self._quarters = min(MOST, seat.quarters)  # that very object where nothing is bounded
         self._mean, self._now = self._pacer.state()
-        self._room = room
+        self._room = self._left = room
+        self._due = self._now + _MOST_SECONDS
         watch.progress = self
         self._borrow()
 
@@ -305,28 +310,33 @@ class Lane(_Near):
     def received(self, data: bytes) -> bool:
         """Take a read whole; False, and nothing has happened, for one that does not fit."""
         now = time.monotonic()
-        gap, mean = now - self._now, self._mean
+        # Together, so that the processor waits for cold memory once, and not for each by itself.
+        last, mean, left = self._now, self._mean, self._left
+        base, start, quarters = self._base, self._start, self._quarters
+        gap = now - last
         if gap > ACK_SECONDS > mean:
             self._source.delay_acks(self._seq)
         mean += (gap - mean) * (0.5 if gap > mean else 0.2)  # as `Pacer.read`
         length = len(data)
         if length > _MOST_BYTES or not data.startswith(line := self._lines[length]):
             return take_several(self, data, now)
-        size = length - (start := len(line)) - 2
+        size = length - (place := len(line)) - 2
         if self._varies:
-            text = self._text_in(data, start, length - 2) if data.endswith(b"\r\n") else b""
-        elif data.endswith(self._end) and data.startswith(self._head, start):
-            text = data[start + len(self._head) : -len(self._end)]
+            text = self._text_in(data, place, length - 2) if data.endswith(b"\r\n") else b""
+        elif data.endswith(self._end) and data.startswith(self._head, place):
+            text = data[place + len(self._head) : -len(self._end)]
         else:
             return take_several(self, data, now)
-        t = self._base + int((now - self._start) * 1000)
+        t = base + int((now - start) * 1000)
+        if quarters < MOST:
+            # A character that is no ASCII has two bytes at least, and is a token at most.
+            quarters -= len(text) << (not text.isascii())
         if (
-            size > self._room - self._bytes
+            size > left
             or mean < self._wait_below
             or t <= 0  # a record has no time then
-            or not (text.lstrip(b" ").isalpha() or self._passes(text))  # most are a word
-            # A character that is no ASCII has two bytes at least, and is a token at most.
-            or (quarters := self._quarters - (len(text) << (not text.isascii()))) < 0
+            or quarters < 0
+            or not (_is_plain(text) or self._passes(text))
         ):
             return take_several(self, data, now)
         return self._append(text, size, t, now, mean, quarters)
@@ -344,64 +354,75 @@ class Lane(_Near):
 
         By hand, without a call of each layer between the provider's bytes and the readers' sockets:
         of one stream among many, every further function and object is a line of cold memory."""
-        seq, tape = self._seq + 1, self._tape
-        if tape is not None and tape.takers is None:  # a reader came, or left
+        seq, tape, check = self._seq, self._tape, self._check
+        said, times = self._text, self._times
+        takers = None if tape is None else tape.takers
+        if tape is not None and takers is None:  # a reader came, or left
             self._repay()
             self._borrow()
-            tape = self._tape
-        takers = None if tape is None else tape.takers
-        if (
-            tape is None
-            or takers is None
-            or tape.writer != self._epoch
-            or len(tape.records) != self._seq
-            or self._log_room < 0
-            or seq > self._last
-            or tape.usage.bytes > self._usage_bound
-        ):
-            self._repay()
-            if not self._sink.ready:
-                return False
-            tape = takers = None
-        json, check = self._json % (text, seq, t), b""
-        if tape is not None:
-            try:
-                seal = _seal.copy()  # half of what it costs to make one
-                seal.update(self._check)
-                seal.update(json)
-                self._check = check = seal.hexdigest().encode()
-            except Exception as error:  # a fault of ours, for the run's task to raise
-                self._account.failed(error)
-                self._source.settle()
-                return True
-        self._seq, self._quarters, self._mean, self._now = seq, quarters, mean, now
-        if not self._times:
-            self._due = now + _MOST_SECONDS
-        self._text += text
-        self._times += _packed(now)
-        self._bytes += size
+            tape, check = self._tape, self._check
+            takers = None if tape is None else tape.takers
         if tape is None or takers is None:
-            return self._give(json)
+            return self._pass_on(text, size, t, now, mean, quarters)
+        records, reader, usage = tape.records, tape.reader, tape.usage
+        if (
+            tape.writer != self._epoch
+            or len(records) != seq
+            or seq >= self._last
+            or usage.bytes > self._usage_bound
+        ):
+            return self._pass_on(text, size, t, now, mean, quarters)
+        seq += 1
+        json = self._json % (text, seq, t)
+        try:
+            seal = _seal.copy()  # half of what it costs to make one
+            seal.update(check)
+            seal.update(json)
+            check = seal.hexdigest().encode()
+        except Exception as error:  # a fault of ours, for the run's task to raise
+            self._account.failed(error)
+            self._source.settle()
+            return True
+        self._seq, self._check = seq, check
+        self._quarters, self._mean, self._now = quarters, mean, now
+        self._left -= size
+        said += text
+        times += _packed(now)
         record = check + json
-        tape.records.append(record)
-        length, usage = len(record), tape.usage
+        records.append(record)
+        length = len(record)
         tape.bytes += length
         usage.bytes += length
         usage.records += 1
-        self._log_room -= length
-        reader = tape.reader
         if reader is None or not offer_one(reader, seq, check, json, text):
             offer(takers, seq, check, json, text, record)
-        if now >= self._due or self._bytes >= _MOST_OUTSTANDING:
+        if not seq & _SOMETIMES and self._is_due(now):
             self.make_up()
             self._borrow()
         return True
+
+    def _is_due(self, now: float) -> bool:
+        """Whether it is time to make up for what is outstanding."""
+        return now >= self._due or self._room - self._left >= _MOST_OUTSTANDING
+
+    def _pass_on(
+        self, text: bytes, size: int, t: int, now: float, mean: float, quarters: int
+    ) -> bool:
+        """As `_append`, where that cannot be by hand."""
+        self._repay()
+        if not self._sink.ready:
+            return False
+        self._seq, self._quarters, self._mean, self._now = self._seq + 1, quarters, mean, now
+        self._left -= size
+        self._text += text
+        self._times += _packed(now)
+        return self._give(self._json % (text, self._seq, t))
 
     def _give(self, json: bytes) -> bool:
         """Give a record to the sink, where it cannot be appended by hand."""
         if self._take(json) is not YES:
             self._source.settle()  # which calls `leave`
-        elif self._now >= self._due or self._bytes >= _MOST_OUTSTANDING:
+        elif self._is_due(self._now):
             self.make_up()
         if self._may_borrow:
             self._borrow()
@@ -415,15 +436,18 @@ class Lane(_Near):
             self._tape = None
             return
         self._tape, self._epoch, self._check, last, room = loan
-        self._last, self._lent = shared(min(last, _MOST)), min(room, _MOST)
-        self._log_room = self._lent
-        self._usage_bound = shared(min(loan.tape.usage.most, _MOST) - _MOST_RECORD)
+        seq = self._seq
+        most = seq + min(room, MOST) // _MOST_RECORD
+        if most - seq > _ROUND:  # one that many streams share
+            most -= most % _ROUND
+        self._last, self._lent = shared(min(last, most)), loan.tape.bytes
+        self._usage_bound = shared(min(loan.tape.usage.most, MOST) - _MOST_RECORD)
 
     def _repay(self) -> None:
         """The sink hears of what was appended by hand; the loan ends."""
         if self._tape is not None:
-            if self._lent != self._log_room:
-                self._sink.repay(self._check, self._seq, self._lent - self._log_room)
+            if self._lent != self._tape.bytes:
+                self._sink.repay(self._check, self._seq, self._tape.bytes - self._lent)
             self._tape = None
 
     def _text_in(self, data: bytes, start: int, end: int) -> bytes:
@@ -462,9 +486,8 @@ class Lane(_Near):
         text, times = self._text, array("d", self._times).tolist()
         self._text, self._times = bytearray(), bytearray()
         self._deltas += len(times)
-        self._account.missed(self._bytes)
-        self._room -= self._bytes
-        self._bytes = 0
+        self._account.missed(self._room - self._left)
+        self._room, self._due = self._left, self._now + _MOST_SECONDS
         head, tail = self._head, self._tail
         if self._varies:
             data = self._read

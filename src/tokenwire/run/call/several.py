@@ -22,6 +22,8 @@ from tokenwire.run.call.template import Template, is_text, is_written_so
 
 __all__ = ["Laned", "Place", "last_of", "payloads_in", "take_several"]
 
+#: No number of a lane is larger, so that the twin can keep them as 64 bits; quarters are unbounded then.
+MOST = 1 << 62
 #: Bytes of text of one read: a record with it is within the lane's bound.
 _MOST_TEXT = 4 << 10
 #: The head of a chunk, in a form that every parser understands alike.
@@ -43,12 +45,11 @@ class Laned(Protocol):
     """A lane (`run.call.lane`), as this module sees it."""
 
     _base: int
-    _bytes: int
+    _left: int
     _lines: list[bytes]
     _mean: float
     _now: float
     _quarters: int
-    _room: int
     _start: float
     _template: Template | None
     _wait_below: float
@@ -75,10 +76,12 @@ def take_several(lane: Laned, data: bytes, now: float) -> bool:
     text = texts[0] if len(texts) == 1 else b"".join(texts)
     is_ascii = text.isascii()
     t = lane._base + int((now - lane._start) * 1000)
-    quarters = lane._quarters - (len(text) << (not is_ascii))  # as `Lane.received`
+    quarters = lane._quarters
+    if quarters < MOST:
+        quarters -= len(text) << (not is_ascii)  # as `Lane.received`
     if (
         len(text) > _MOST_TEXT
-        or size > lane._room - lane._bytes
+        or size > lane._left
         or t <= 0
         or quarters < 0
         or not (is_ascii or all(map(is_text, texts)))
