@@ -30,7 +30,10 @@ def test_a_tally_collects_as_the_librarys_histogram_does() -> None:
     values = [0.0, *BOUNDS, 1000.0, *(chance.expovariate(2) for _ in range(500))]
     for number, value in enumerate(values):
         model = ("a", "b")[number % 2]
-        tallies.of(model).observe(value)
+        if number % 3:
+            tallies.of(model).observe(value)
+        else:
+            tallies.of(model).observe_all((value,))
         histogram.labels(model).observe(value)
     assert samples(ours) == pytest.approx(samples(theirs))
 

@@ -64,12 +64,21 @@ def worker_of(count: int, store: Store) -> Any:
     )
 
 
-@pytest.mark.parametrize("count", [0, 3, tending._LOOKED_AT, 3 * tending._LOOKED_AT + 5])
-def test_each_run_is_looked_at_once_a_round_and_some_in_a_tick(count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "ticks"),
+    [
+        (0, 1),
+        (3, 1),
+        (tending._LOOKED_AT_LEAST, 1),
+        (2 * tending._LOOKED_AT_LEAST, 2),
+        (800, 4),  # a share of all
+        (6 * tending._LOOKED_AT, 6),
+    ],
+)
+def test_each_run_is_looked_at_once_a_round_and_some_in_a_tick(count: int, ticks: int) -> None:
     async def main() -> None:
         store, later = Store(), list[Any]()
         worker = worker_of(count, store)
-        ticks = max(1, -(-count // tending._LOOKED_AT))
         for tick in range(ticks):
             before = sum(owned.looks for owned in worker.owned.values())
             if tick == 1:  # it ends within the round
@@ -77,7 +86,8 @@ def test_each_run_is_looked_at_once_a_round_and_some_in_a_tick(count: int) -> No
                 del worker.owned[gone.run]
             await tending._look_after(worker, later)
             looks = sum(owned.looks for owned in worker.owned.values())
-            assert looks - before <= tending._LOOKED_AT
+            share = max(tending._LOOKED_AT_LEAST, -(-count // tending._LOOKED_AT_SHARE))
+            assert looks - before <= min(share, tending._LOOKED_AT)
         assert {owned.looks for owned in worker.owned.values()} == ({1} if count else set())
         assert not later
         if ticks > 1:

@@ -176,9 +176,7 @@ class PrometheusObserver:
             self._billed_tokens.labels(model, kind).inc(count)
 
     def _chunks(self, fact: ChunksCame) -> None:
-        gaps = self._gaps.of(self._label("model", fact.model))
-        for gap in fact.chunk_gap_seconds:
-            gaps.observe(gap)
+        self._gaps.of(self._label("model", fact.model)).observe_all(fact.chunk_gap_seconds)
 
     def _departed(self, fact: FollowerGone) -> None:
         self._departures.labels(self._label("wire", fact.wire), fact.why).inc()

@@ -7,7 +7,7 @@ calls it, any thread may read.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 __all__ = ["Tallies", "Tally"]
@@ -27,6 +27,13 @@ class Tally:
         """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count each of ``values``."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
     def buckets(self) -> list[tuple[str, float]]:
         """``[(upper end, number up to it), ...]``, the last one ``+Inf``."""

@@ -25,9 +25,11 @@ _log = logging.getLogger("tokenwire.relay")
 
 _TICK = 0.25
 _RENEW = 5.0
-#: Mailboxes that are read, and leases that are renewed, in one call of the store; and runs whose
-#: waits and appends are looked at in one tick.
-_AT_ONCE, _LOOKED_AT = 1000, 2000
+#: Mailboxes that are read, and leases that are renewed, in one call of the store.
+_AT_ONCE = 1000
+#: Runs whose waits and appends are looked at in one tick: a share of all, so that each run's turn
+#: comes once a second, and at least and at most so many.
+_LOOKED_AT_SHARE, _LOOKED_AT_LEAST, _LOOKED_AT = 4, 50, 2000
 
 
 async def tend(worker: Worker, *, take_over: bool) -> None:
@@ -82,8 +84,10 @@ async def _look_after(worker: Worker, later: list[OwnedRun]) -> None:
         await asyncio.sleep(0)
     if not later:
         later += worker.owned.values()
-    now, some = time.time(), later[-_LOOKED_AT:]
-    del later[-_LOOKED_AT:]
+    share = -(-len(worker.owned) // _LOOKED_AT_SHARE)
+    count = min(max(_LOOKED_AT_LEAST, share), _LOOKED_AT)
+    now, some = time.time(), later[-count:]
+    del later[-count:]
     for owned in some:
         if owned.run not in worker.owned:
             continue
