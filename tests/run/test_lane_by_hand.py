@@ -15,7 +15,8 @@ from tokenwire.providers.openai.chat import DIALECT as CHAT
 from tokenwire.relay.follow import open_follower
 from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.relay.produce.producer import Producer
-from tokenwire.run.call.lane import _MOST_BYTES, _size_lines
+from tokenwire.run.call.lane import _MOST_BYTES
+from tokenwire.run.call.several import size_lines
 
 SHORT = [*TEXT[:12], *TEXT[-2:]]
 
@@ -176,7 +177,7 @@ def test_who_erases_a_log_ends_what_is_written_to_it():
 
 def test_a_chunk_begins_with_the_line_of_its_length():
     for form in (b"%x\r\n", b"%X\r\n"):
-        lines = _size_lines(form)
+        lines = size_lines(form, _MOST_BYTES)
         assert len(lines) > _MOST_BYTES
         for length in range(_MOST_BYTES + 1):
             fits = []
@@ -190,7 +191,7 @@ def test_a_chunk_begins_with_the_line_of_its_length():
 
 
 def test_a_read_of_a_length_that_no_chunk_has_is_parsed():
-    lines = _size_lines(b"%x\r\n")
+    lines = size_lines(b"%x\r\n", _MOST_BYTES)
     lengths = [length for length in range(200, 300) if len(lines[length]) > length]
     assert lengths
     for length in lengths:

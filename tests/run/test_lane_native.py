@@ -24,11 +24,11 @@ from tokenwire.run.call.lane import (
     Lane,
     _Near,
     _Numbers,
-    _size_lines,
     received_in_python,
     twin,
 )
 from tokenwire.run.call.native import SWITCH, TWIN, numbers_of, twin_of
+from tokenwire.run.call.several import size_lines
 from tokenwire.run.call.template import Template
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def desk(readers: int = 1, *, steps: Any = None) -> Desk:
     lane._quarters, lane._mean, lane._now = 1 << 62, 1.0, 1.0
     lane._base, lane._start, lane._wait_below = 1000, 1.0, module.FAST
     lane._text, lane._times = bytearray(), bytearray()
-    lane._lines = _size_lines(b"%x\r\n")
+    lane._lines = size_lines(b"%x\r\n", module._MOST_BYTES)
     lane._head, lane._tail, lane._end, lane._bar = HEAD, TAIL, TAIL + b"\r\n", b"\0"
     lane._json = b'{"type":"text-delta","of":"5%%","text":"%b","seq":%d,"t":%d}'
     lane._varies = steps is not None

@@ -14,11 +14,9 @@ which a record writes it.
 
 from __future__ import annotations
 
-import re
 import time
 from array import array
 from collections.abc import Callable
-from functools import cache
 from hashlib import blake2b
 from struct import Struct
 from typing import Protocol
@@ -33,9 +31,9 @@ from tokenwire.providers.http.connection import Connection
 from tokenwire.run.call.deadlines import Watch
 from tokenwire.run.call.native import numbers_of, twin_of
 from tokenwire.run.call.pacing import FAST, Pacer
-from tokenwire.run.call.several import MOST, Place, last_of, take_several
+from tokenwire.run.call.several import MOST, Place, last_of, size_lines, take_several
 from tokenwire.run.call.source import ACK_SECONDS, Source
-from tokenwire.run.call.template import Template, is_text, is_written_so, shared, written
+from tokenwire.run.call.template import Template, is_plain, passes, shared, written
 
 __all__ = ["Lane", "Seat", "Switch", "pull_in_python", "received_in_python", "switch", "twin"]
 
@@ -44,8 +42,6 @@ _seal = blake2b(digest_size=8)
 
 _decode = msgspec.json.Decoder(str).decode
 _packed = Struct("d").pack
-#: Most texts: what `Lane._passes` lets pass, whatever the template.
-_is_plain = re.compile(rb"[ !#-\[\]-z|}~]++").fullmatch
 
 #: Seconds, and bytes of the provider, after which what was missed is made up for, so that little is
 #: ever outstanding: so many bytes are far from the bounds of one payload.
@@ -61,17 +57,6 @@ _ROUND = 1024
 #: Reads without a template, and stays of a few deltas, after which a stream is left alone.
 _MOST_MISSES = 32
 _SHORT_STAY = 3
-
-
-@cache
-def _size_lines(form: bytes) -> list[bytes]:
-    """By the length of a chunk, up to `_MOST_BYTES`: the line with its size, written as in
-    ``form``; what is longer than any read, where no chunk has this length."""
-    lines = [bytes(_MOST_BYTES + 16)] * (_MOST_BYTES + 16)
-    for size in range(1, _MOST_BYTES):
-        line = form % size
-        lines[len(line) + size + 2] = line
-    return lines
 
 
 class Switch:
@@ -243,8 +228,7 @@ class Lane(_Near):
         #: What was taken, and is not made up for yet: the text as it came, and when its pieces did
         #: (each a `float` as the machine has it).
         self._text, self._times = bytearray(), bytearray()
-        self._deltas = 0
-        self._wait_below = FAST
+        self._deltas, self._wait_below, self._check = 0, FAST, bytes(16)
         self._watch: Watch | None = None
         #: The log, while records are appended by hand.
         self._tape: Tape | None = None
@@ -275,7 +259,7 @@ class Lane(_Near):
         if size_line is None:
             self._misses += 1
             return
-        self._lines, self._watch = _size_lines(size_line), watch
+        self._lines, self._watch = size_lines(size_line, _MOST_BYTES), watch
         self._seq, self._base, self._start = seat.seq, seat.base, seat.start
         self._sink, self._take = seat.sink, seat.sink.take_json
         self._quarters = min(MOST, seat.quarters)  # that very object where nothing is bounded
@@ -310,7 +294,7 @@ class Lane(_Near):
     def received(self, data: bytes) -> bool:
         """Take a read whole; False, and nothing has happened, for one that does not fit."""
         now = time.monotonic()
-        # Together, so that the processor waits for cold memory once, and not for each by itself.
+        # Together, so that the processor waits for cold memory once, and not for each.
         last, mean, left = self._now, self._mean, self._left
         base, start, quarters = self._base, self._start, self._quarters
         gap = now - last
@@ -336,16 +320,10 @@ class Lane(_Near):
             or mean < self._wait_below
             or t <= 0  # a record has no time then
             or quarters < 0
-            or not (_is_plain(text) or self._passes(text))
+            or not (is_plain(text) or passes(text, self._bar))
         ):
             return take_several(self, data, now)
         return self._append(text, size, t, now, mean, quarters)
-
-    def _passes(self, text: bytes) -> bool:
-        """Whether a text is one that a record may have as it is."""
-        if not text or is_written_so(text) is None or text.startswith(self._bar):
-            return False
-        return text.isascii() or is_text(text)
 
     def _append(
         self, text: bytes, size: int, t: int, now: float, mean: float, quarters: int
@@ -408,7 +386,7 @@ class Lane(_Near):
     def _pass_on(
         self, text: bytes, size: int, t: int, now: float, mean: float, quarters: int
     ) -> bool:
-        """As `_append`, where that cannot be by hand."""
+        """`_append`, where that cannot be by hand."""
         self._repay()
         if not self._sink.ready:
             return False
@@ -436,11 +414,10 @@ class Lane(_Near):
             self._tape = None
             return
         self._tape, self._epoch, self._check, last, room = loan
-        seq = self._seq
-        most = seq + min(room, MOST) // _MOST_RECORD
-        if most - seq > _ROUND:  # one that many streams share
-            most -= most % _ROUND
-        self._last, self._lent = shared(min(last, most)), loan.tape.bytes
+        records = min(room, MOST) // _MOST_RECORD
+        if records > _ROUND:  # to a number that many streams share
+            records -= (self._seq + records) % _ROUND
+        self._last, self._lent = shared(min(last, self._seq + records)), loan.tape.bytes
         self._usage_bound = shared(min(loan.tape.usage.most, MOST) - _MOST_RECORD)
 
     def _repay(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol
 
 import msgspec
@@ -20,9 +21,10 @@ from tokenwire.events.model import Event, PartDelta
 from tokenwire.run.call.pacing import LARGE
 from tokenwire.run.call.template import Template, is_text, is_written_so
 
-__all__ = ["Laned", "Place", "last_of", "payloads_in", "take_several"]
+__all__ = ["MOST", "Laned", "Place", "last_of", "payloads_in", "size_lines", "take_several"]
 
-#: No number of a lane is larger, so that the twin can keep them as 64 bits; quarters are unbounded then.
+#: No number of a lane is larger, so that the twin can keep them as 64 bits. Quarters that are as
+#: many have no bound, and are not counted.
 MOST = 1 << 62
 #: Bytes of text of one read: a record with it is within the lane's bound.
 _MOST_TEXT = 4 << 10
@@ -62,6 +64,17 @@ class Laned(Protocol):
     def _append(
         self, text: bytes, size: int, t: int, now: float, mean: float, quarters: int
     ) -> bool: ...
+
+
+@cache
+def size_lines(form: bytes, most: int) -> list[bytes]:
+    """By the length of a chunk, up to ``most``: the line with its size, written as in ``form``;
+    what is longer than any read, where no chunk has this length."""
+    lines = [bytes(most + 16)] * (most + 16)
+    for size in range(1, most):
+        line = form % size
+        lines[len(line) + size + 2] = line
+    return lines
 
 
 def take_several(lane: Laned, data: bytes, now: float) -> bool:

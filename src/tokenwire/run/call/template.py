@@ -18,12 +18,15 @@ from tokenwire.events.codec import encode
 from tokenwire.events.model import PartDelta, ToolCallDelta
 from tokenwire.providers.base import SteadyDecoder
 
-__all__ = ["Template", "is_text", "is_written_so", "shared", "written"]
+__all__ = ["Template", "is_plain", "is_text", "is_written_so", "passes", "shared", "written"]
 
 #: A JSON string in the form in which a record writes it: no escape that is not needed. What is not
 #: ASCII is looked at apart.
 _STRING = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\["\\nrtbf][^"\\\x00-\x1f]*+)*+')
 is_written_so = _STRING.fullmatch
+#: Most texts: those of printable ASCII without an escape, which `passes` lets pass for every
+#: template.
+is_plain = re.compile(rb"[ !#-\[\]-z|}~]++").fullmatch
 #: Fields that may differ as well, if the decoder says that their values pass; their numbers and
 #: texts, in a form that is certainly valid.
 _FIELD = re.compile(rb'"([A-Za-z_]{1,24})": ?([0-9]{1,16}|"[ !#-\[\]-~]{0,256}")')
@@ -72,6 +75,13 @@ def is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def passes(text: bytes, bar: bytes) -> bool:
+    """Whether a text is one that a record may have as it is. ``bar``: see `Template`."""
+    if not text or is_written_so(text) is None or text.startswith(bar):
+        return False
+    return text.isascii() or is_text(text)
 
 
 class Template:
