@@ -155,7 +155,7 @@ static int put(PyObject *object, enum slot s, PyObject *value)
 typedef struct {
     PyObject_HEAD
     double now, mean, start, due, wait_below;
-    long long base, seq, room, left, quarters, epoch, last, usage_bound;
+    long long base, seq, room, free, quarters, epoch, last, usage_bound;
     long long read_start, read_end, text_start, text_end;
     long long deltas, lent;
     char check[CHECK];
@@ -166,7 +166,7 @@ static PyMemberDef members[] = {
     MEMBER(now, T_DOUBLE), MEMBER(mean, T_DOUBLE), MEMBER(start, T_DOUBLE),
     MEMBER(due, T_DOUBLE), MEMBER(wait_below, T_DOUBLE), MEMBER(base, T_LONGLONG),
     MEMBER(seq, T_LONGLONG),
-    MEMBER(room, T_LONGLONG), MEMBER(left, T_LONGLONG), MEMBER(quarters, T_LONGLONG),
+    MEMBER(room, T_LONGLONG), MEMBER(free, T_LONGLONG), MEMBER(quarters, T_LONGLONG),
     MEMBER(epoch, T_LONGLONG), MEMBER(last, T_LONGLONG),
     MEMBER(usage_bound, T_LONGLONG), MEMBER(read_start, T_LONGLONG),
     MEMBER(read_end, T_LONGLONG), MEMBER(text_start, T_LONGLONG),
@@ -226,7 +226,7 @@ static inline long long quarters_behind(const Numbers *numbers, Py_ssize_t size,
 static int64_t most_outstanding;
 static inline int is_due(const Numbers *numbers, double now)
 {
-    return now >= numbers->due || numbers->room - numbers->left >= most_outstanding;
+    return now >= numbers->due || numbers->room - numbers->free >= most_outstanding;
 }
 
 /* --- what one call holds --------------------------------------------------------------------- */
@@ -667,11 +667,11 @@ static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
     Bytes bar;
     double milliseconds = (token->now - numbers->start) * 1000;
     if (bytes(held, lane, Lane__bar, &bar) || !(milliseconds > -1e15 && milliseconds < 1e15)
-        || !is_small(numbers->base) || !is_small(numbers->room) || !is_small(numbers->left)
+        || !is_small(numbers->base) || !is_small(numbers->room) || !is_small(numbers->free)
         || !is_small(numbers->quarters))
         return -1;
     token->t = numbers->base + (int64_t)milliseconds;
-    if (size <= 0 || token->size > numbers->left || token->mean < numbers->wait_below
+    if (size <= 0 || token->size > numbers->free || token->mean < numbers->wait_below
         || token->t <= 0 || string_end(text, 0, size, &is_ascii) != size
         || has_at(text, size, 0, bar) || !(is_ascii || is_text(text, size)))
         return 0;
@@ -1109,7 +1109,7 @@ static int take_over(Numbers *numbers, PyObject *text, PyObject *times, const To
     if ((place = grown(times, sizeof token->now)) == NULL)
         return -1;
     memcpy(place, &token->now, sizeof token->now);
-    numbers->left -= token->size;
+    numbers->free -= token->size;
     numbers->quarters = token->quarters;
     numbers->mean = token->mean, numbers->now = token->now;
     return 0;
@@ -1346,12 +1346,12 @@ static int fits_several(Held *held, PyObject *lane, PyObject *data, Token *token
         return found;
     double milliseconds = (token->now - numbers->start) * 1000;
     if (!(milliseconds > -1e15 && milliseconds < 1e15) || !is_small(numbers->base)
-        || !is_small(numbers->room) || !is_small(numbers->left) || !is_small(numbers->quarters))
+        || !is_small(numbers->room) || !is_small(numbers->free) || !is_small(numbers->quarters))
         return -1;
     token->t = numbers->base + (int64_t)milliseconds;
     token->size = joined->all;
     token->quarters = quarters_behind(numbers, joined->size, joined->is_ascii);
-    if (token->size > numbers->left || token->t <= 0 || token->quarters < 0)
+    if (token->size > numbers->free || token->t <= 0 || token->quarters < 0)
         return 0;
     double gap = (token->now - numbers->now) / (double)joined->count, mean = numbers->mean;
     token->mean = mean + (gap - mean) * (gap > mean ? 0.5 : 0.2);

@@ -55,7 +55,7 @@ def test_it_is_made_up_when_much_is_outstanding(received: Any, missing: int) -> 
     lane = desk()
     size = len(HEAD + b"word " + TAIL)
     lane._due = 1e9
-    lane._left = lane._room - module._MOST_OUTSTANDING + 12 * size + missing
+    lane._free = lane._room - module._MOST_OUTSTANDING + 12 * size + missing
     assert made_up_at(received, lane, 0.1, 12) == ([] if missing else [16])
 
 

@@ -149,7 +149,7 @@ class Desk(Lane):
     def make_up(self) -> None:
         self.calls.append("make_up")
         self._text, self._times = bytearray(), bytearray()
-        self._room = self._left
+        self._room = self._free
 
     def _borrow(self) -> None:
         self.calls.append("borrow")
@@ -192,7 +192,7 @@ def desk(readers: int = 1, *, steps: Any = None) -> Desk:
     lane._pacer = SimpleNamespace(state=lambda: None)
     lane._tape, lane._epoch, lane._seq, lane._check = tape, 1, 4, b"0123456789abcdef"
     lane._last, lane._lent, lane._usage_bound = 1 << 40, 400, 1 << 30
-    lane._room = lane._left = 1 << 30
+    lane._room = lane._free = 1 << 30
     lane._due, lane._deltas, lane._misses = 5.0, 0, 0
     lane._quarters, lane._mean, lane._now = 1 << 62, 1.0, 1.0
     lane._base, lane._start, lane._wait_below = 1000, 1.0, module.FAST
@@ -597,7 +597,7 @@ def test_nothing_is_leaked():
                 if lane._tape is not None:
                     lane._tape.records[4:], lane._seq, lane.readers[0].after = [], 4, 4
                 lane._text, lane._times = bytearray(), bytearray()
-                lane.calls, lane.readers[0].failures, lane._left = [], [], lane._room
+                lane.calls, lane.readers[0].failures, lane._free = [], [], lane._room
                 lane._mean = lane._now = 1.0
             counts.append(sys.getallocatedblocks())
             assert taken == count * (2 if reads is plain else 1)  # that of a `bytearray`

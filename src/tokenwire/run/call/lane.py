@@ -138,8 +138,8 @@ class _Numbers:
         "_deltas",
         "_due",
         "_epoch",
+        "_free",
         "_last",
-        "_left",
         "_lent",
         "_mean",
         "_now",
@@ -167,7 +167,7 @@ class _Numbers:
     _check: bytes
     #: Bytes that the answer may still have; the same when the last ones were made up for, and when
     #: the next ones are; deltas that were made up for.
-    _left: int
+    _free: int
     _room: int
     _due: float
     _deltas: int
@@ -264,7 +264,7 @@ class Lane(_Near):
         self._sink, self._take = seat.sink, seat.sink.take_json
         self._quarters = min(MOST, seat.quarters)  # that very object where nothing is bounded
         self._mean, self._now = self._pacer.state()
-        self._room = self._left = room
+        self._room = self._free = room
         self._due = self._now + _MOST_SECONDS
         watch.progress = self
         self._borrow()
@@ -295,7 +295,7 @@ class Lane(_Near):
         """Take a read whole; False, and nothing has happened, for one that does not fit."""
         now = time.monotonic()
         # Together, so that the processor waits for cold memory once, and not for each.
-        last, mean, left = self._now, self._mean, self._left
+        last, mean, free = self._now, self._mean, self._free
         base, start, quarters = self._base, self._start, self._quarters
         gap = now - last
         if gap > ACK_SECONDS > mean:
@@ -316,7 +316,7 @@ class Lane(_Near):
             # A character that is no ASCII has two bytes at least, and is a token at most.
             quarters -= len(text) << (not text.isascii())
         if (
-            size > left
+            size > free
             or mean < self._wait_below
             or t <= 0  # a record has no time then
             or quarters < 0
@@ -333,7 +333,7 @@ class Lane(_Near):
         By hand, without a call of each layer between the provider's bytes and the readers' sockets:
         of one stream among many, every further function and object is a line of cold memory."""
         seq, tape, check = self._seq, self._tape, self._check
-        said, times = self._text, self._times
+        pieces, times = self._text, self._times
         takers = None if tape is None else tape.takers
         if tape is not None and takers is None:  # a reader came, or left
             self._repay()
@@ -363,8 +363,8 @@ class Lane(_Near):
             return True
         self._seq, self._check = seq, check
         self._quarters, self._mean, self._now = quarters, mean, now
-        self._left -= size
-        said += text
+        self._free -= size
+        pieces += text
         times += _packed(now)
         record = check + json
         records.append(record)
@@ -381,7 +381,7 @@ class Lane(_Near):
 
     def _is_due(self, now: float) -> bool:
         """Whether it is time to make up for what is outstanding."""
-        return now >= self._due or self._room - self._left >= _MOST_OUTSTANDING
+        return now >= self._due or self._room - self._free >= _MOST_OUTSTANDING
 
     def _pass_on(
         self, text: bytes, size: int, t: int, now: float, mean: float, quarters: int
@@ -391,7 +391,7 @@ class Lane(_Near):
         if not self._sink.ready:
             return False
         self._seq, self._quarters, self._mean, self._now = self._seq + 1, quarters, mean, now
-        self._left -= size
+        self._free -= size
         self._text += text
         self._times += _packed(now)
         return self._give(self._json % (text, self._seq, t))
@@ -463,8 +463,8 @@ class Lane(_Near):
         text, times = self._text, array("d", self._times).tolist()
         self._text, self._times = bytearray(), bytearray()
         self._deltas += len(times)
-        self._account.missed(self._room - self._left)
-        self._room, self._due = self._left, self._now + _MOST_SECONDS
+        self._account.missed(self._room - self._free)
+        self._room, self._due = self._free, self._now + _MOST_SECONDS
         head, tail = self._head, self._tail
         if self._varies:
             data = self._read

@@ -47,7 +47,7 @@ class Laned(Protocol):
     """A lane (`run.call.lane`), as this module sees it."""
 
     _base: int
-    _left: int
+    _free: int
     _lines: list[bytes]
     _mean: float
     _now: float
@@ -94,7 +94,7 @@ def take_several(lane: Laned, data: bytes, now: float) -> bool:
         quarters -= len(text) << (not is_ascii)  # as `Lane.received`
     if (
         len(text) > _MOST_TEXT
-        or size > lane._left
+        or size > lane._free
         or t <= 0
         or quarters < 0
         or not (is_ascii or all(map(is_text, texts)))
