@@ -16,6 +16,7 @@ turns take.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -36,8 +37,12 @@ LONG = 0.004
 #: and how many at most: else next to nothing would be done in turns that are long anyway.
 RATE, CROWDED = 2000, 48
 
-#: Seconds from one start to the next before anything is known, and the share of the newest turn.
-_PACE, _NEWEST = 0.001, 0.2
+#: Seconds from one start to the next before anything is known, and of how many starts that counts.
+_PACE, _FIRST = 0.001, 4
+#: How many turns make a measurement: what follows a start often comes a turn later. Seconds in
+#: which measurements come to a third, and how many times as long as those before one counts at most:
+#: a single pause of the program, or of the machine, is no pace.
+_SAMPLE, _FADES, _LONGEST = 2, 1.0, 4.0
 
 _Line = deque[tuple[float, Callable[[], None], int]]
 
@@ -51,13 +56,13 @@ class Turns:
         "_is_counting",
         "_most",
         "_others",
-        "_pace",
+        "_paced",
         "_pieces",
         "_reads",
+        "_sample",
         "_share",
         "_since",
         "_starts",
-        "_turned",
     )
 
     def __init__(
@@ -75,10 +80,10 @@ class Turns:
         self._starts: _Line = deque()
         self._pieces = 0
         self._is_counting = False
-        #: Seconds from one start of the line to the next; when a turn let some go last, and how
-        #: many, while others wait.
-        self._pace = _PACE
-        self._turned: tuple[float, int] | None = None
+        #: Seconds, and the starts of the line within them.
+        self._paced = _FIRST * _PACE, float(_FIRST)
+        #: When the measurement under way began, its turns and its starts; None while none wait.
+        self._sample: tuple[float, int, int] | None = None
         #: When the turn before began, by `cpu`; None while there was none directly before.
         self._since: float | None = None
 
@@ -117,7 +122,12 @@ class Turns:
 
     def wait_for_start(self) -> float:
         """For how many seconds one more start would wait, at the pace of those before."""
-        return len(self._starts) * self._pace
+        seconds, starts = self._paced
+        return len(self._starts) * seconds / starts
+
+    def line(self) -> int:
+        """How many requests, departures and starts wait."""
+        return len(self._starts) + len(self._others)
 
     def lateness(self) -> float:
         """For how many seconds the oldest that waits has waited."""
@@ -155,16 +165,19 @@ class Turns:
         return count
 
     def _note_pace(self, count: int) -> None:
+        """A turn has let so many starts go."""
         if not count:
             return
-        now, turned = self._clock(), self._turned
-        if turned is not None:
-            self._pace += _NEWEST * ((now - turned[0]) / turned[1] - self._pace)
-        self._turned = (now, count) if self._starts else None
-        if not self._starts:
-            # Else a turn of seconds would be the pace for ever: where one that waits is enough to
-            # refuse those behind it, no two wait, and nothing is measured anew.
-            self._pace = _PACE
+        now, sample = self._clock(), self._sample
+        if sample is not None and sample[1] == _SAMPLE:
+            began, _, done = sample
+            seconds, starts = self._paced
+            took = min(now - began, _LONGEST * done * seconds / starts)
+            fading = math.exp(-took / _FADES)
+            self._paced = seconds * fading + took, starts * fading + done
+            sample = None
+        began, times, done = sample or (now, 0, 0)
+        self._sample = (began, times + 1, done + count) if self._starts else None
 
     def _adapt(self) -> None:
         """Make turns smaller after a long one: what a piece costs depends on the machine, the store

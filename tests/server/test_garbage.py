@@ -107,7 +107,7 @@ class FakeGC:
 
     def __init__(self) -> None:
         self.callbacks: list[Any] = []
-        self.thresholds = (700, 10, 10)
+        self.thresholds: tuple[int, ...] = (700, 10, 10)
         self.live, self.aside = 1000, 0
         self.whole = 0
         #: New objects that live, of those as the interpreter counts them.
@@ -115,11 +115,11 @@ class FakeGC:
         #: Seconds that collections took, and the longest of them.
         self.cpu = self.longest = 0.0
 
-    def get_threshold(self) -> tuple[int, int, int]:
+    def get_threshold(self) -> tuple[int, ...]:
         return self.thresholds
 
     def set_threshold(self, *thresholds: int) -> None:
-        self.thresholds = thresholds  # type: ignore[assignment]
+        self.thresholds = thresholds
 
     def freeze(self) -> None:
         self.aside = self.live

@@ -301,7 +301,7 @@ class Connections:
     def check_overload(self) -> OverloadedServerError | None:
         """The refusal of a new run; None while the server can take it on."""
         late, wait = self.lateness(), turns().wait_for_start()
-        is_on = self.overload.note(late, time.monotonic(), wait)
+        is_on = self.overload.note(late, time.monotonic(), wait, turns().line())
         return self.overload.error(max(late, wait)) if is_on else None
 
     def sweep_with(self, sweeper: Callable[[float], bool]) -> None:
@@ -350,7 +350,8 @@ class Connections:
             now = time.monotonic()
             self.lag += _SHARE * (max(0.0, now - self._due) - self.lag)
             self._due = now  # until it sleeps again it is not late
-            self.overload.note(self.lateness(), now)
+            line = turns()
+            self.overload.note(self.lateness(), now, line.wait_for_start(), line.line())
 
     def _tick(self, now: float) -> None:
         for connection in list(self._open):
