@@ -367,7 +367,7 @@ class Settings:
     max_lag: float = _set(
         0.25,
         "Limits",
-        "Event loop delay above which, for over a second, new runs are rejected; 0 is no limit.",
+        "Event loop delay above which, for over two seconds, new runs are rejected; 0 is no limit.",
         unit="s",
     )
     runs_per_principal: int | None = _set(

@@ -23,7 +23,7 @@ __all__ = ["LONGEST", "PATIENCE", "SHRINKS", "WARY", "Overload", "OverloadedServ
 
 #: Seconds for which the server may be late before it refuses, and the part of the line that has to
 #: be gone by then, else.
-PATIENCE, SHRINKS = 1.0, 1 / 8
+PATIENCE, SHRINKS = 2.0, 1 / 8
 #: Seconds without a refusal after which it has that patience again.
 WARY = 5.0
 #: How many times the limit a run may wait until it starts, patience or not: about as long as
@@ -44,7 +44,7 @@ class Overload:
     """``most``: seconds that the event loop may be late; 0 is no limit. Times are seconds of one
     clock that never goes back."""
 
-    __slots__ = ("_is_standing", "_line", "_since", "_wary_until", "is_on", "most")
+    __slots__ = ("_is_standing", "_longest", "_since", "_wary_until", "is_on", "most")
 
     def __init__(self, most: float) -> None:
         self.most = most
@@ -52,9 +52,10 @@ class Overload:
         self.is_on = False
         #: Whether the server is late and does not catch up.
         self._is_standing = False
-        #: Since when it has been late, or late in line; None while it is not. How many waited then.
+        #: Since when it has been late, or late in line; None while it is not. How many waited since
+        #: then, at most.
         self._since: float | None = None
-        self._line = 0
+        self._longest = 0
         self._wary_until = 0.0
 
     def note(self, late: float, now: float, wait: float = 0.0, line: int = 0) -> bool:
@@ -75,11 +76,12 @@ class Overload:
 
     def _watch(self, now: float, line: int) -> None:
         if self._since is None:
-            self._since, self._line = now, line
-        elif now - self._since >= PATIENCE:
-            if line >= self._line * (1 - SHRINKS):
+            self._since, self._longest = now, 0
+        self._longest = max(self._longest, line)
+        if now - self._since >= PATIENCE:
+            if line >= self._longest * (1 - SHRINKS):
                 self._is_standing = True
-            self._since, self._line = now, line
+            self._since, self._longest = now, line
 
     def error(self, late: float) -> OverloadedServerError:
         """What a refused client hears."""
