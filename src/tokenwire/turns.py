@@ -5,10 +5,12 @@ for a third of a millisecond to two milliseconds: were all of it done at once, e
 would stand still for as long. So reads of providers' answers that nobody takes on the lane, lost
 connections, requests, departures and runs that start are counted, and what exceeds a turn's share
 waits in line. Requests and starts have lines of their own: a stop, an approval or a refusal waits
-for no run that is about to start.
+for no run that is about to start. So have requests that are not parsed yet: parsing one takes 20
+µs, so that hundreds that come in one turn are many of one that is allowed.
 
 Always true: each line is served in the order in which it came; a turn does at most `MOST` pieces
-(or its `RATE`, where other work makes it long), and one request and one start more; nothing waits
+(or its `RATE`, where other work makes it long), and one request and one start more, and parses
+`PARSED` requests; nothing waits
 where no more than that comes in a turn; something of each line is done in every turn, however long
 turns take.
 """
@@ -24,13 +26,27 @@ from functools import partial
 
 from tokenwire.per_loop import PerLoop
 
-__all__ = ["CROWDED", "LEAST", "LONG", "MOST", "RATE", "REQUEST", "START", "Turns", "turns"]
+__all__ = [
+    "CROWDED",
+    "LEAST",
+    "LONG",
+    "MOST",
+    "PARSED",
+    "RATE",
+    "REQUEST",
+    "START",
+    "UPGRADE",
+    "Turns",
+    "turns",
+]
 
 #: Pieces of one turn: a read is one. A turn that was `LONG` makes the next ones smaller, down to
 #: `LEAST`.
 MOST, LEAST = 12, 4
 #: Pieces of a request that begins; of a run that starts, or of a reader that has gone.
 REQUEST, START = 2, 4
+#: Requests that are parsed in one turn, and for how many of them an upgrade to a WebSocket counts.
+PARSED, UPGRADE = 64, 8
 #: Seconds of CPU that a turn may take.
 LONG = 0.004
 #: Pieces for each second beyond `LONG` that a turn takes, with the tokens of a thousand streams,
@@ -40,8 +56,8 @@ RATE, CROWDED = 2000, 48
 #: Seconds from one start to the next before anything is known, and of how many starts that counts.
 _PACE, _FIRST = 0.001, 4
 #: How many turns make a measurement: what follows a start often comes a turn later. Seconds in
-#: which measurements come to a third, and how many times as long as those before one counts at most:
-#: a single pause of the program, or of the machine, is no pace.
+#: which measurements come to a third, and how many times as long as those before one counts at
+#: most: a single pause of the program, or of the machine, is no pace.
 _SAMPLE, _FADES, _LONGEST = 2, 1.0, 4.0
 
 _Line = deque[tuple[float, Callable[[], None], int]]
@@ -57,12 +73,14 @@ class Turns:
         "_most",
         "_others",
         "_paced",
+        "_parsed",
         "_pieces",
         "_reads",
         "_sample",
         "_share",
         "_since",
         "_starts",
+        "_unparsed",
     )
 
     def __init__(
@@ -78,7 +96,8 @@ class Turns:
         self._reads: _Line = deque()
         self._others: _Line = deque()
         self._starts: _Line = deque()
-        self._pieces = 0
+        self._unparsed: _Line = deque()
+        self._pieces = self._parsed = 0
         self._is_counting = False
         #: Seconds, and the starts of the line within them.
         self._paced = _FIRST * _PACE, float(_FIRST)
@@ -109,6 +128,24 @@ class Turns:
         self._count(pieces)
         _do(work)
 
+    def admit_request(self) -> bool:
+        """Whether the first bytes of a request may be parsed now, in which case they are counted;
+        else they must `wait_unparsed`."""
+        if self._unparsed or self._parsed >= PARSED:
+            return False
+        self.parse(1)
+        return True
+
+    def wait_unparsed(self, work: Callable[[], None]) -> None:
+        """Parse in a later turn. What ``work`` raises is reported to the event loop."""
+        self._count(0)
+        self._unparsed.append((self._clock(), work, 1))
+
+    def parse(self, requests: int) -> None:
+        """Count what takes as long as the parsing of so many requests."""
+        self._count(0)
+        self._parsed += requests
+
     async def start(self) -> None:
         """Return when a run may start: at once, or in a later turn."""
         is_free = not (self._starts or self._others or self._reads)
@@ -121,17 +158,19 @@ class Turns:
         await turn
 
     def wait_for_start(self) -> float:
-        """For how many seconds one more start would wait, at the pace of those before."""
+        """For how many seconds one more start would wait, at the pace of those before: behind all
+        that waits, as most requests of a crowd are starts, and departures cost as much."""
         seconds, starts = self._paced
-        return len(self._starts) * seconds / starts
+        return self.line() * seconds / starts
 
     def line(self) -> int:
         """How many requests, departures and starts wait."""
-        return len(self._starts) + len(self._others)
+        return len(self._starts) + len(self._others) + len(self._unparsed)
 
     def lateness(self) -> float:
         """For how many seconds the oldest that waits has waited."""
-        oldest = [line[0][0] for line in (self._reads, self._others, self._starts) if line]
+        lines = self._reads, self._others, self._starts, self._unparsed
+        oldest = [line[0][0] for line in lines if line]
         return self._clock() - min(oldest) if oldest else 0.0
 
     def _count(self, pieces: int) -> None:
@@ -142,15 +181,18 @@ class Turns:
 
     def _turn(self) -> None:
         self._adapt()
-        self._pieces = 0
+        self._pieces = self._parsed = 0
         try:
             while self._reads and self._pieces < self._share:
                 self._pieces += 1
                 _do(self._reads.popleft()[1])
+            while self._unparsed and self._parsed < PARSED:
+                self._parsed += 1
+                _do(self._unparsed.popleft()[1])
             self._serve(self._others)
             self._note_pace(self._serve(self._starts))
         finally:  # also where an exit ends this turn: what waits is needed for a tidy end
-            self._is_counting = self._pieces > 0
+            self._is_counting = self._pieces > 0 or self._parsed > 0
             if self._is_counting:
                 asyncio.get_running_loop().call_soon(self._turn)
 

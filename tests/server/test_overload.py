@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from support.spine import run_async
 from tokenwire.server.process.overload import LONGEST, PATIENCE, SHRINKS, WARY, Overload
-from tokenwire.turns import Turns
+from tokenwire.turns import REQUEST, Turns
 
 MOST = 0.25
 #: Seconds from one note to the next, and how late the server is then.
@@ -132,16 +133,17 @@ class Machine:
     async def serve(self, arrivals: Iterator[float], end: float) -> None:
         """Until all that came is served, or to ``end``."""
         due, ticked = next(arrivals, math.inf), self.now
-        while self.now < end and (due < math.inf or self._tasks):
+        while self.now < end and (due < math.inf or self._tasks or self.turns.line()):
             while due <= self.now:
-                task = asyncio.create_task(self._start(due))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                if self.overload.is_on and self.note():  # by its connection
+                    self.refused.append(self.now)
+                else:
+                    self.turns.take(partial(self._spawn, due), REQUEST)
                 due = next(arrivals, math.inf)
             before = len(self.started)
             await asyncio.sleep(0)
             self.now += self.cost * (len(self.started) - before)
-            if not self._tasks:
+            if not self._tasks and not self.turns.line():
                 self.now = max(self.now, due)
             if self._stalls and self._stalls[0][0] <= self.now:
                 self.now += self._stalls.pop(0)[1]
@@ -152,6 +154,11 @@ class Machine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, came: float) -> None:
+        task = asyncio.create_task(self._start(came))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _start(self, came: float) -> None:
         if self.note():

@@ -12,8 +12,9 @@ from contextvars import Context, copy_context
 from typing import Any, ClassVar, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from tokenwire.server.edge.connection.arriving import ArrivingProtocol
 from tokenwire.server.edge.connection.body import ChunkedBody, socket_of
 from tokenwire.server.edge.connection.framing import framing_problem, has_body
 from tokenwire.server.edge.connection.light import (
@@ -28,7 +29,7 @@ from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.transport import Transport, transport_of
-from tokenwire.turns import REQUEST, turns
+from tokenwire.turns import REQUEST, UPGRADE, turns
 
 __all__ = ["GuardedProtocol"]
 
@@ -40,7 +41,7 @@ _FRAMING = 32
 _MOST_PIPELINED = 32
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class GuardedProtocol(ArrivingProtocol):
     """One connection. ``watch`` is set by the subclass of one server.
 
     One clock runs from the first byte of a message to its last: for the headers, then for the body.
@@ -103,6 +104,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give its place back; every request that is not answered hears of it."""
+        self.parse()
         self.watch.leave(self, self._address)
         for body in self._bodies():
             body.close()
@@ -119,7 +121,11 @@ class GuardedProtocol(HttpToolsProtocol):
                 turns().take(own.lost)
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
+    def begins_request(self) -> bool:
+        """See `ArrivingProtocol`."""
+        return self._in_headers or not self._until
+
+    def received(self, data: bytes) -> None:
         """Bytes of requests; those of headers and around bodies are counted."""
         if self._refused:
             self.flow.pause_reading()
@@ -341,6 +347,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._is_answering():
             self._close_after_answers()
             return
+        turns().parse(UPGRADE)
         self.watch.leave(self, self._address)
         self.connections.discard(self)
         make = cast(type[GuardedWebSocket], self.ws_protocol_class)
@@ -374,7 +381,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def held(self) -> int:
         """Bytes that wait here."""
-        unread = self._header_bytes + sum(len(cycle.body) for cycle in self._cycles)
+        unread = (
+            self._header_bytes + len(self.unparsed) + sum(len(cycle.body) for cycle in self._cycles)
+        )
         return self.transport.get_write_buffer_size() + unread
 
     def drop(self) -> None:
@@ -384,6 +393,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _abort(self) -> None:
         """Drop what waits: nothing that would follow it may go past the transport."""
+        self.unparsed = b""
         for body in self._bodies():
             body.close()
         self.transport.abort()
@@ -401,7 +411,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Close what is late. Called by the ticker."""
         since, self._checked_at = now - self._checked_at, now
         if self._until:
-            if self.flow.read_paused or self.flow.write_paused:
+            if self.unparsed or self.flow.read_paused or self.flow.write_paused:
                 self._until += since
             elif self._in_headers and self._is_answering():
                 self._until = now + self.watch.settings.header_deadline
