@@ -10,7 +10,7 @@ for no run that is about to start. So have requests that are not parsed yet: par
 
 Always true: each line is served in the order in which it came; a turn does at most `MOST` pieces
 (or its `RATE`, where other work makes it long), and one request and one start more, and parses
-`PARSED` requests; nothing waits
+`MOST_PARSES` requests; nothing waits
 where no more than that comes in a turn; something of each line is done in every turn, however long
 turns take.
 """
@@ -31,7 +31,7 @@ __all__ = [
     "LEAST",
     "LONG",
     "MOST",
-    "PARSED",
+    "MOST_PARSES",
     "RATE",
     "REQUEST",
     "START",
@@ -46,7 +46,7 @@ MOST, LEAST = 12, 4
 #: Pieces of a request that begins; of a run that starts, or of a reader that has gone.
 REQUEST, START = 2, 4
 #: Requests that are parsed in one turn, and for how many of them an upgrade to a WebSocket counts.
-PARSED, UPGRADE = 64, 8
+MOST_PARSES, UPGRADE = 64, 8
 #: Seconds of CPU that a turn may take.
 LONG = 0.004
 #: Pieces for each second beyond `LONG` that a turn takes, with the tokens of a thousand streams,
@@ -72,8 +72,8 @@ class Turns:
         "_is_counting",
         "_most",
         "_others",
-        "_paced",
-        "_parsed",
+        "_pace",
+        "_parse_count",
         "_pieces",
         "_reads",
         "_sample",
@@ -97,10 +97,10 @@ class Turns:
         self._others: _Line = deque()
         self._starts: _Line = deque()
         self._unparsed: _Line = deque()
-        self._pieces = self._parsed = 0
+        self._pieces = self._parse_count = 0
         self._is_counting = False
         #: Seconds, and the starts of the line within them.
-        self._paced = _FIRST * _PACE, float(_FIRST)
+        self._pace = _FIRST * _PACE, float(_FIRST)
         #: When the measurement under way began, its turns and its starts; None while none wait.
         self._sample: tuple[float, int, int] | None = None
         #: When the turn before began, by `cpu`; None while there was none directly before.
@@ -131,7 +131,7 @@ class Turns:
     def admit_request(self) -> bool:
         """Whether the first bytes of a request may be parsed now, in which case they are counted;
         else they must `wait_unparsed`."""
-        if self._unparsed or self._parsed >= PARSED:
+        if self._unparsed or self._parse_count >= MOST_PARSES:
             return False
         self.parse(1)
         return True
@@ -144,7 +144,7 @@ class Turns:
     def parse(self, requests: int) -> None:
         """Count what takes as long as the parsing of so many requests."""
         self._count(0)
-        self._parsed += requests
+        self._parse_count += requests
 
     async def start(self) -> None:
         """Return when a run may start: at once, or in a later turn."""
@@ -160,7 +160,7 @@ class Turns:
     def wait_for_start(self) -> float:
         """For how many seconds one more start would wait, at the pace of those before: behind all
         that waits, as most requests of a crowd are starts, and departures cost as much."""
-        seconds, starts = self._paced
+        seconds, starts = self._pace
         return self.line() * seconds / starts
 
     def line(self) -> int:
@@ -181,18 +181,18 @@ class Turns:
 
     def _turn(self) -> None:
         self._adapt()
-        self._pieces = self._parsed = 0
+        self._pieces = self._parse_count = 0
         try:
             while self._reads and self._pieces < self._share:
                 self._pieces += 1
                 _do(self._reads.popleft()[1])
-            while self._unparsed and self._parsed < PARSED:
-                self._parsed += 1
+            while self._unparsed and self._parse_count < MOST_PARSES:
+                self._parse_count += 1
                 _do(self._unparsed.popleft()[1])
             self._serve(self._others)
             self._note_pace(self._serve(self._starts))
         finally:  # also where an exit ends this turn: what waits is needed for a tidy end
-            self._is_counting = self._pieces > 0 or self._parsed > 0
+            self._is_counting = self._pieces > 0 or self._parse_count > 0
             if self._is_counting:
                 asyncio.get_running_loop().call_soon(self._turn)
 
@@ -213,10 +213,10 @@ class Turns:
         now, sample = self._clock(), self._sample
         if sample is not None and sample[1] == _SAMPLE:
             began, _, done = sample
-            seconds, starts = self._paced
+            seconds, starts = self._pace
             took = min(now - began, _LONGEST * done * seconds / starts)
             fading = math.exp(-took / _FADES)
-            self._paced = seconds * fading + took, starts * fading + done
+            self._pace = seconds * fading + took, starts * fading + done
             sample = None
         began, times, done = sample or (now, 0, 0)
         self._sample = (began, times + 1, done + count) if self._starts else None

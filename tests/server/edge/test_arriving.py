@@ -15,7 +15,7 @@ from support.server import site
 from support.spine import run_async
 from tokenwire.server.edge.connection.arriving import ArrivingProtocol
 from tokenwire.server.edge.connection.http import GuardedProtocol
-from tokenwire.turns import PARSED, UPGRADE, turns
+from tokenwire.turns import MOST_PARSES, UPGRADE, turns
 
 
 class Arriving(ArrivingProtocol):
@@ -46,7 +46,7 @@ ACTIONS = st.lists(
 )
 
 
-@given(ACTIONS, st.integers(0, 2 * PARSED))
+@given(ACTIONS, st.integers(0, 2 * MOST_PARSES))
 def test_nothing_passes_what_waits_and_all_is_parsed(
     actions: list[tuple[int, str]], others: int
 ) -> None:
@@ -85,21 +85,21 @@ def test_nothing_passes_what_waits_and_all_is_parsed(
 def test_so_many_are_parsed_in_a_turn() -> None:
     async def main() -> None:
         Arriving.turn = 0
-        crowd = [Arriving() for _ in range(5 * PARSED)]
+        crowd = [Arriving() for _ in range(5 * MOST_PARSES)]
         for one in crowd:
             one.data_received(b"GET ")
-        assert sum(bool(one.got) for one in crowd) == PARSED
-        assert turns().line() == 4 * PARSED
+        assert sum(bool(one.got) for one in crowd) == MOST_PARSES
+        assert turns().line() == 4 * MOST_PARSES
         while turns().line():
             Arriving.turn += 1
             await asyncio.sleep(0)
         parsed = [sum(one.by_turn.get(turn, 0) for one in crowd) for turn in range(6)]
-        assert max(parsed) == PARSED
-        assert sum(parsed) == 5 * PARSED
+        assert max(parsed) == MOST_PARSES
+        assert sum(parsed) == 5 * MOST_PARSES
         # Its keep-alive clock would close a connection whose request waits.
-        assert [one.timers for one in crowd] == [0] * PARSED + [1] * 4 * PARSED
+        assert [one.timers for one in crowd] == [0] * MOST_PARSES + [1] * 4 * MOST_PARSES
         await asyncio.sleep(0)
-        for _ in range(PARSED // UPGRADE):
+        for _ in range(MOST_PARSES // UPGRADE):
             assert turns().admit_request()
             turns().parse(UPGRADE - 1)
         assert not turns().admit_request()
@@ -112,7 +112,7 @@ def test_so_many_are_parsed_in_a_turn() -> None:
 def test_requests_of_a_crowd_are_answered_however_their_connections_go_on() -> None:
     """On connections that are open already, in one moment: some send two, some are reset, and some
     are WebSockets."""
-    count = 6 * PARSED
+    count = 6 * MOST_PARSES
     lines, is_held, go_on = list[int](), threading.Event(), threading.Event()
     parse = GuardedProtocol.received
 
@@ -154,6 +154,6 @@ def test_requests_of_a_crowd_are_answered_however_their_connections_go_on() -> N
             return answers
 
         answers: list[bytes] = run_async(main())
-    assert max(lines) >= PARSED, "some waited"
+    assert max(lines) >= MOST_PARSES, "some waited"
     statuses = Counter(answer.split(b" ")[1] for answer in answers)
     assert statuses == {b"200": count // 4 * 2 + count // 8, b"101": count // 4}
