@@ -212,14 +212,14 @@ class Turns:
             return
         now, sample = self._clock(), self._sample
         if sample is not None and sample[1] == _SAMPLE:
-            began, _, done = sample
+            start_time, _, starts_so_far = sample
             seconds, starts = self._pace
-            took = min(now - began, _LONGEST * done * seconds / starts)
+            took = min(now - start_time, _LONGEST * starts_so_far * seconds / starts)
             fading = math.exp(-took / _FADES)
-            self._pace = seconds * fading + took, starts * fading + done
+            self._pace = seconds * fading + took, starts * fading + starts_so_far
             sample = None
-        began, times, done = sample or (now, 0, 0)
-        self._sample = (began, times + 1, done + count) if self._starts else None
+        start_time, times, starts_so_far = sample or (now, 0, 0)
+        self._sample = (start_time, times + 1, starts_so_far + count) if self._starts else None
 
     def _adapt(self) -> None:
         """Make turns smaller after a long one: what a piece costs depends on the machine, the store
