@@ -61,7 +61,7 @@ class Model:
 def case(test: Callable[[Store, Model], Any], paces: Any = NEVER) -> None:
     async def main() -> None:
         store = Store()
-        store.tails.paces = paces
+        store.tails.paces, store.tails.beside = paces, 1.0
         store.tails.intake.open()
         give(store, 1, b"one")
         await until(lambda: store.groups)
@@ -139,6 +139,16 @@ def test_a_store_that_does_not_work_keeps_nobody_from_reading(way: str) -> None:
             store.tails._stall()
         model.peer.close()  # which is seen, though no group leaves
         await until(lambda: not model.is_here)
+
+    case(test)
+
+
+def test_a_process_that_writes_alone_reads_at_once() -> None:
+    async def test(store: Store, model: Model) -> None:
+        store.tails.beside = 0.0
+        assert model.spool.intake is None
+        store.tails.beside = 0.5
+        assert model.spool.intake is store.tails.intake
 
     case(test)
 

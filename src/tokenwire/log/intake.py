@@ -101,16 +101,20 @@ class Intake:
             self._loop.add_reader(self._poller.fileno(), self.drain)
 
     def rest(self) -> None:
-        """From here on nothing is read but by `drain`."""
-        if self._is_watched and self._loop is not None and self._poller is not None:
+        """From here on nothing that is here is read but by `drain`."""
+        if not (self._is_watched and self._entries):
+            return
+        if self._loop is not None and self._poller is not None:
             self._is_watched = False
             self._loop.remove_reader(self._poller.fileno())
 
     def close(self) -> None:
         """Nobody is here any more."""
-        self.rest()
         poller, self._poller = self._poller, None
         if poller is not None:
+            if self._is_watched and self._loop is not None:
+                self._loop.remove_reader(poller.fileno())
+            self._is_watched = False
             poller.close()
         entries, self._entries = self._entries, {}
         for _, end in entries.values():
