@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.spool_store import Store, by_hand, give, turns
 from tokenwire.errors import FencedError, LogError, StoreUnavailableError
 from tokenwire.events.model import RunEnd, StepStart, TextDelta
 from tokenwire.express import SETTLE, YES
@@ -21,98 +22,12 @@ from tokenwire.log.spool import (
     MOST_LANDED,
     STALL_SECONDS,
     Batch,
-    Outcome,
-    Spool,
     Spools,
 )
 from tokenwire.relay.produce import producer as producing
 from tokenwire.relay.produce.contract import ProducerLimits
 from tokenwire.relay.produce.producer import Producer
 from tokenwire.relay.record import Chain, verify
-
-
-class Store:
-    """A store whose groups a test carries out. Its one log is ``r``."""
-
-    shared, rewinds = True, False
-
-    def __init__(self) -> None:
-        self.records: list[bytes] = []
-        self.epoch = 1
-        self.groups: list[Batch] = []
-        self.tails = Spools(self.groups.append)
-        self.seen: list[bytes] = []
-        self.tails.subscribe("r", self._wake, take=self._take)
-        self.append_soon = self._append_soon
-
-    def _take(self, offset: int, record: bytes) -> bool:
-        assert record == self.records[offset - 1], "a reader has what is not stored"
-        if offset != len(self.seen) + 1:
-            return False
-        self.seen.append(record)
-        return True
-
-    def _wake(self) -> None:
-        page = self.tails.page("r", len(self.seen), 10_000, 1 << 30)
-        records = self.records[len(self.seen) :] if page is None else page.records
-        assert records == self.records[len(self.seen) : len(self.seen) + len(records)]
-        self.seen += records
-
-    def _append_soon(
-        self, log: str, *, epoch: int, first: int, records: list[bytes], then: Any
-    ) -> bool:
-        return self.tails.append(log, epoch, first, records, then)
-
-    def tape(self, log: str) -> Spool | None:
-        return self.tails.spool(log)
-
-    def judge(self, epoch: int, first: int, records: list[bytes]) -> Appended:
-        tail = len(self.records)
-        if epoch != self.epoch:
-            return Appended("fenced", tail, self.epoch)
-        if first > tail + 1:
-            return Appended("gap", tail, self.epoch)
-        last = first + len(records) - 1
-        common = self.records[first - 1 : last]
-        if common != records[: len(common)]:
-            return Appended("conflict", tail, self.epoch)
-        if last <= tail:
-            return Appended("duplicate", tail, self.epoch)
-        self.records += records[len(common) :]
-        return Appended("ok", len(self.records), self.epoch)
-
-    async def append(
-        self, log: str, *, epoch: int, first: int, records: list[bytes], **_: Any
-    ) -> Appended:
-        self.tails.retire(log)
-        while self.groups:  # in front of this one
-            self.commit()
-        done = self.judge(epoch, first, records)
-        if done.status == "ok":
-            self.tails.came(log, records, done.tail, None)
-        return done
-
-    # What becomes of a group.
-
-    def work(self, batch: Batch) -> list[Outcome] | None:
-        outcomes: list[Outcome] = []
-        for spool, start, end in batch.items:
-            done = self.judge(spool.epoch, start + 1, spool.records[start:end])
-            outcomes.append(None if done.status == "ok" else done)
-        return outcomes if any(outcomes) else None
-
-    def commit(self) -> None:
-        batch = self.groups.pop(0)
-        self.tails.land(batch, self.work(batch))
-
-    def lose(self, *, late: bool = False) -> None:
-        """It fails; ``late``: though it is in the store, as is told after that."""
-        batch = self.groups.pop(0)
-        if late:
-            self.work(batch)
-        self.tails.fail(batch, StoreUnavailableError("no answer"))
-        if late:
-            self.tails.land(batch, None)
 
 
 def case(test: Callable[[Store], Any]) -> None:
@@ -124,29 +39,6 @@ def case(test: Callable[[Store], Any]) -> None:
             store.tails.close()
 
     asyncio.run(main())
-
-
-def give(store: Store, first: int, *records: bytes, epoch: int = 1) -> list[Any]:
-    told: list[Any] = []
-    assert store.tails.append("r", epoch, first, list(records), told.append)
-    return told
-
-
-def by_hand(spool: Spool, record: bytes) -> None:
-    """As the lane does it."""
-    assert spool.writer
-    assert spool.takers is not None
-    spool.records.append(record)
-    spool.bytes += len(record)
-    spool.usage.bytes += len(record)
-    spool.usage.records += 1
-    for wake, _, _ in spool.takers:
-        wake()
-
-
-async def turns(count: int = 2) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def test_nobody_has_a_record_before_the_store() -> None:

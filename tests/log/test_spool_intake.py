@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from log.test_spool import Store, by_hand, give, turns
+from support.spool_store import Store, by_hand, give, turns
 from support.waiting import until
 from tokenwire.errors import LogError
 from tokenwire.log.spool import Spool

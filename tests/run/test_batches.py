@@ -24,14 +24,14 @@ TEXT = "The answer is no longer than this."
 class Open:
     """An allowance that allows everything, and notes when it was asked."""
 
-    left, is_due = 1 << 40, False
+    remaining, is_due = 1 << 40, False
 
     def __init__(self, batches: list[list[str]]) -> None:
         self._batches = batches
         #: How many batches there were at each question.
         self.seen: list[int] = []
 
-    def said(self, quarters: int) -> None:
+    def count_text(self, quarters: int) -> None:
         pass
 
     def apply(self, event: m.Event) -> None:
