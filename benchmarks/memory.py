@@ -411,8 +411,14 @@ async def pauses_of(server: Server, streams: int) -> dict[str, tuple[float, floa
         await asyncio.sleep(1 / 200)
     await asyncio.sleep(1)
     note("the others end, 200 a second")
-    for reader in readers:
+    for reader in readers[:AT_ONCE]:
         reader.transport.abort()
+    await asyncio.sleep(1)
+    note(f"{AT_ONCE} connections without a request close")
+    for reader in readers[AT_ONCE:]:
+        reader.transport.abort()
+        await asyncio.sleep(1 / 200)
+    server.ask("pauses")
     await asyncio.sleep(6)
     note("6 s of silence")
     return found
