@@ -483,6 +483,32 @@ def test_a_claim_is_seen_by_the_step_that_pushes() -> None:
     run_two(case)
 
 
+def test_an_end_beside_pushes_that_do_not_happen_is_heard_of() -> None:
+    """They are asked about again; the end is not, as it would be a duplicate that nobody hears."""
+
+    async def case(writer: RedisStore, other: RedisStore, server: RedisServer) -> None:
+        for number in range(3):
+            log, ends = f"s{number}", f"t{number}"
+            records = await permitted(writer, log)
+            await writer.create(ends, owner="w", lease=60)
+            heard: list[str] = []
+            writer.subscribe(ends, lambda heard=heard: heard.append("end"))
+            await other.create(f"u{number}", owner="gone", lease=0)
+            assert await other.claim(f"u{number}", owner="o", lease=60) is not None
+            before = calls_of(server, "exec")
+            told, end = await asyncio.gather(
+                soon(writer, log, len(records) + 1, b"word"),
+                writer.append(ends, epoch=1, first=1, records=[b"end"], close="complete"),
+            )
+            assert calls_of(server, "exec") == before + 1
+            assert (told, end.status, set(heard)) == (None, "ok", {"end"})
+            page = await writer.read(ends)
+            assert (page.records, page.closed) == ([b"end"], "complete")
+            assert (await other.read(log, fresh=True)).records == [*records, b"word"]
+
+    run_two(case)
+
+
 def test_pushes_that_arrive_late_do_not_happen() -> None:
     """Their connection was lost and what they bring was sent again, when the server reads them."""
 
@@ -579,6 +605,7 @@ def test_a_user_without_the_right_to_push(command: str) -> None:
         records.append(b"%d" % (len(records) + 1))
         assert await soon(writer, "s", len(records), records[-1]) is None
         assert calls_of(server, "rpushx") == before
+        assert not writer._appends._can_push
         assert (await other.read("s", fresh=True)).records == records
 
     run_two(case)

@@ -162,8 +162,7 @@ class Appends:
             items, answers, is_repeat = await self._send_first(entries, script, start)
             if 0 in answers:
                 await self._end_doubt()
-                # Why is what the long form says; what has one already comes out as what it is.
-                answers, is_second = await self._send(items, script, plainly=False)
+                answers, is_second = await self._ask_why(items, answers, script)
                 is_repeat = is_repeat or is_second
             while items:
                 await self._judge(items[0], answers[0], is_repeat=is_repeat)
@@ -171,6 +170,20 @@ class Appends:
         except Exception as error:
             for item in items_of(entries, self._owned) if items is None else items:
                 item.fail(error)
+
+    async def _ask_why(
+        self, items: list[Item], answers: list[Any], script: Script
+    ) -> tuple[list[Any], bool]:
+        """The answers, those of the long form where they are 0; whether that was sent twice. An append
+        that is in its log stays what it was: sent again it would be a duplicate, and its readers
+        would not hear of it. What was refused may have been so for one that is sent again in front
+        of it."""
+        again = [not (type(answer) is list and answer[0] == b"ok") for answer in answers]
+        repeated = [item for item, is_again in zip(items, again, strict=True) if is_again]
+        newest, is_second = await self._send(repeated, script, plainly=False)
+        left = iter(newest)
+        pairs = zip(answers, again, strict=True)
+        return [next(left) if is_again else answer for answer, is_again in pairs], is_second
 
     async def _end_doubt(self) -> None:
         """See to it that no push happens any more whose answer was lost."""
@@ -246,7 +259,9 @@ class Appends:
     def _look_at_refusals(self, replies: list[Any]) -> None:
         """Send no pushes any more where this user may not do what they need."""
         for reply in replies:
-            if isinstance(reply, ReplyError) and reply.code in ("NOPERM", "ERR"):
+            if isinstance(reply, ReplyError) and (
+                reply.code in ("NOPERM", "ERR") or "NOPERM" in str(reply)  # without `EXEC`
+            ):
                 self._can_push = False
                 _log.warning("appends cost Redis more, as it refuses pushes: %s", str(reply)[:120])
                 return

@@ -57,8 +57,9 @@ class Watch:
     def see(self, answers: list[Any]) -> bytes:
         """Take the answers to the last `commands`; the fence as it is, b"" where that is not
         known."""
-        if any(isinstance(answer, ReplyError) for answer in answers):
-            self._set_at = 0.0
+        is_refused = any(isinstance(answer, ReplyError) for answer in answers)
+        if is_refused or not all(isinstance(answer, list) for answer in answers[-2:]):
+            self._set_at = 0.0  # in a transaction that did not end, each is "QUEUED"
             return b""
         (fence, held), (seconds, microseconds) = answers[-2:]
         if self._is_set:
