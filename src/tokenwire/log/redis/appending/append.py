@@ -174,10 +174,12 @@ class Appends:
     async def _ask_why(
         self, items: list[Item], answers: list[Any], script: Script
     ) -> tuple[list[Any], bool]:
-        """The answers, those of the long form where they are 0; whether that was sent twice. An append
-        that is in its log stays what it was: sent again it would be a duplicate, and its readers
-        would not hear of it. What was refused may have been so for one that is sent again in front
-        of it."""
+        """The answers, those of the long form where they are 0; whether that was sent twice.
+
+        An append that is in its log stays what it was: sent again it would be a duplicate, and its
+        readers would not hear of it. What was refused may have been so for one that is sent again
+        in front of it.
+        """
         again = [not (type(answer) is list and answer[0] == b"ok") for answer in answers]
         repeated = [item for item, is_again in zip(items, again, strict=True) if is_again]
         newest, is_second = await self._send(repeated, script, plainly=False)
