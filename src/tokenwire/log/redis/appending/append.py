@@ -181,11 +181,11 @@ class Appends:
         in front of it.
         """
         again = [not (type(answer) is list and answer[0] == b"ok") for answer in answers]
-        repeated = [item for item, is_again in zip(items, again, strict=True) if is_again]
-        newest, is_second = await self._send(repeated, script, plainly=False)
-        left = iter(newest)
+        refusals = [item for item, is_again in zip(items, again, strict=True) if is_again]
+        newest, is_second = await self._send(refusals, script, plainly=False)
+        others = iter(newest)
         pairs = zip(answers, again, strict=True)
-        return [next(left) if is_again else answer for answer, is_again in pairs], is_second
+        return [next(others) if is_again else answer for answer, is_again in pairs], is_second
 
     async def _end_doubt(self) -> None:
         """See to it that no push happens any more whose answer was lost."""
