@@ -180,11 +180,11 @@ class Appends:
         readers would not hear of it. What was refused may have been so for one that is sent again
         in front of it.
         """
-        again = [not (type(answer) is list and answer[0] == b"ok") for answer in answers]
-        refusals = [item for item, is_again in zip(items, again, strict=True) if is_again]
+        must_ask = [not (type(answer) is list and answer[0] == b"ok") for answer in answers]
+        refusals = [item for item, is_again in zip(items, must_ask, strict=True) if is_again]
         newest, is_second = await self._send(refusals, script, plainly=False)
         others = iter(newest)
-        pairs = zip(answers, again, strict=True)
+        pairs = zip(answers, must_ask, strict=True)
         return [next(others) if is_again else answer for answer, is_again in pairs], is_second
 
     async def _end_doubt(self) -> None:
